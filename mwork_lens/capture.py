@@ -1,0 +1,108 @@
+"""Run the model once, hand over each layer's activations, forget them.
+
+`capture` is the only function that listens to a model. An 80-layer model's FFN activations at 8 x 512 tokens are 19 GB: so a layer's
+tensors are given to `on_layer` as soon as the last of them has arrived, and dropped when it returns. No activation cache is ever built.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .corpora import Tokens
+from .sites import HEAD_SITES, flatten_heads, n_layers, require_hook, width
+
+OnLayer = Callable[[int, Mapping[str, Tensor]], None]
+
+
+def as_tokens(tokens: Tokens | Tensor, model: Any) -> Tokens:
+    """An id tensor [batch, pos] (no padding) as `Tokens`; BOS is not kept. `Tokens` pass through."""
+    if isinstance(tokens, Tokens):
+        return tokens
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"expected Tokens or an integer tensor [batch, pos], got {got}")
+    keep = torch.ones_like(tokens, dtype=torch.bool)
+    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    if bos is not None:
+        keep[:, 0] &= tokens[:, 0] != bos
+    return Tokens(tokens, keep)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model takes its input."""
+    return next(model.parameters()).device
+
+
+def forward(model: Any, tokens: Tokens) -> Tensor:
+    """Logits [batch pos vocab] of a batch, with its attention mask, without gradients."""
+    device = device_of(model)
+    mask = None if tokens.attention_mask is None else tokens.mask.to(device).long()
+    with torch.no_grad():
+        return model(tokens.ids.to(device), attention_mask=mask)
+
+
+def capture(model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer: OnLayer, *, layers: Iterable[int] | None = None) -> None:
+    """Run one forward and hand each layer's activations to `on_layer`, in the order of the layers.
+
+    Args:
+        model: What `load_model` returned.
+        tokens: A batch, or an id tensor [batch pos].
+        sites: Sites (or observation points of `sites.py`) wanted together.
+        on_layer: Called as `on_layer(layer, {site: activation})` once per layer. Head sites arrive as
+            [batch pos head*d_head], `pattern` as [batch head pos pos], the others as [batch pos width]. What it does not
+            copy is gone afterwards.
+        layers: Layers to listen to, default all.
+
+    Raises:
+        ValueError: A hook point is missing, or delivers another width than the weights have, or NaN or infinite values.
+        RuntimeError: A hook point did not fire.
+        NotImplementedError: An FFN site of a mixture-of-experts block.
+    """
+    tokens = as_tokens(tokens, model)
+    wanted = tuple(dict.fromkeys(sites))
+    chosen = list(range(n_layers(model)) if layers is None else layers)
+    names = {(site, layer): require_hook(model, site, layer) for layer in chosen for site in wanted}
+    expected = {site: {layer: width(model, site, layer) for layer in chosen} for site in wanted if site in (*HEAD_SITES, "ffn", "ffn_gate")}
+    arrived: dict[int, dict[str, Tensor]] = {}
+    finished: set[int] = set()
+
+    def listen(activation: Tensor, hook: Any, *, site: str, layer: int) -> None:
+        activation = flatten_heads(site, activation.detach())
+        if site in expected and activation.shape[-1] != expected[site][layer]:
+            raise ValueError(
+                f"site {site!r} of layer {layer} delivers width {activation.shape[-1]}, its weights have {expected[site][layer]}: "
+                "this architecture is not read correctly; please report it"
+            )
+        _require_finite(activation, site, layer, tokens)
+        here = arrived.setdefault(layer, {})
+        here[site] = activation
+        if len(here) == len(wanted):
+            on_layer(layer, arrived.pop(layer))
+            finished.add(layer)
+
+    hooks = [(name, partial(listen, site=site, layer=layer)) for (site, layer), name in names.items()]
+    with model.hooks(fwd_hooks=hooks):
+        forward(model, tokens)
+    for layer in chosen:
+        if layer not in finished:
+            silent = [site for site in wanted if site not in arrived.get(layer, {})]
+            raise RuntimeError(
+                f"hook point(s) for {', '.join(map(repr, silent))} of layer {layer} are listed by this model but never fired: "
+                "these sites cannot be measured on it (`mwork-lens doctor` shows which can)"
+            )
+
+
+def _require_finite(activation: Tensor, site: str, layer: int, tokens: Tokens) -> None:
+    if site == "scores":  # masked entries are hugely negative by design
+        return
+    if bool(torch.isfinite(activation.sum())) or bool(torch.isfinite(activation).all()):
+        return
+    bad = ~torch.isfinite(activation.flatten(1)).all(dim=1)
+    rows = [tokens.documents[i] if tokens.documents else f"row {i}" for i in bad.nonzero().flatten().tolist()]
+    raise ValueError(
+        f"NaN or infinite activation at site {site!r} of layer {layer}, in {', '.join(rows)}: "
+        "load the model with dtype='float32', or remove the document"
+    )

@@ -1,0 +1,266 @@
+"""Documents in a language, and how they become batches of tokens.
+
+    load_corpora("folder/", ["en", "de"])          folder/en.txt or .jsonl, folder/de.txt ...
+    load_corpora()                                 the embedded parallel passages, six languages
+    load_corpora({"en": [...], "de": [...]})       from memory
+    load_corpora(datasets.load_dataset(...), ...)  a DatasetDict whose splits are languages
+
+A document is one line of a `.txt` file or the `text` of one line of a `.jsonl` file. Texts that are parallel across languages keep
+the same `ids`, so intervals can be paired. `batches` is deterministic: documents in order, right padding, BOS in front if the
+tokenizer puts one there; `keep` is False on padding and on BOS, and every statistic obeys it.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from .languages import require_language
+from .storage import content_hash
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of one language."""
+
+    language: str
+    """Language code, such as `de`."""
+    texts: tuple[str, ...]
+    """One string a document."""
+    ids: tuple[str, ...] = ()
+    """A name per document; parallel documents of several languages share it. Numbered if not given."""
+    source: str = "memory"
+    """Where the texts came from."""
+    revision: str | None = None
+    """Revision of a data set."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(self.texts))
+        object.__setattr__(self, "ids", tuple(self.ids) or tuple(str(i) for i in range(len(self.texts))))
+        if len(self.ids) != len(self.texts):
+            raise ValueError(f"corpus {self.language!r} has {len(self.texts)} documents but {len(self.ids)} ids")
+        if not self.texts:
+            raise ValueError(f"corpus {self.language!r} from {self.source} is empty: it needs at least one document")
+        if len(set(self.ids)) != len(self.ids):
+            twice = next(i for i in self.ids if self.ids.count(i) > 1)
+            raise ValueError(f"corpus {self.language!r} has two documents named {twice!r}: ids must differ")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """Pairs (id, text)."""
+        return zip(self.ids, self.texts, strict=True)
+
+    def _part(self, indices: Sequence[int]) -> "Corpus":
+        if not len(indices):
+            raise ValueError(f"no document of corpus {self.language!r} ({len(self)} documents) is left in this part")
+        return replace(self, texts=tuple(self.texts[i] for i in indices), ids=tuple(self.ids[i] for i in indices))
+
+    def shard(self, index: int, of: int) -> "Corpus":
+        """The `index`-th of `of` consecutive parts; together they are the corpus, in order."""
+        if not 0 <= index < of <= len(self):
+            raise ValueError(f"shard {index} of {of} does not exist for {len(self)} documents: give 0 <= index < of <= documents")
+        cuts = [round(len(self) * i / of) for i in range(of + 1)]
+        return self._part(range(cuts[index], cuts[index + 1]))
+
+    def chunks(self, size: int) -> list["Corpus"]:
+        """Consecutive parts of `size` documents, the last one shorter."""
+        return [self._part(range(at, min(at + size, len(self)))) for at in range(0, len(self), size)]
+
+    def split(self, held_out: float = 1 / 3) -> tuple["Corpus", "Corpus"]:
+        """(rest, held out): every m-th document is held out, the same positions in each of several parallel corpora."""
+        if not 0 < held_out < 1:
+            raise ValueError(f"held_out={held_out} is not a share of documents: give a number between 0 and 1")
+        chosen = [i for i in range(len(self)) if int((i + 1) * held_out) > int(i * held_out)]
+        return self._part([i for i in range(len(self)) if i not in set(chosen)]), self._part(chosen)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of language, ids and texts."""
+        return content_hash(self.language, self.ids, self.texts)
+
+    def facts(self) -> dict[str, Any]:
+        """What a `Run` records."""
+        return {"source": self.source, "revision": self.revision, "documents": len(self), "hash": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of token ids with what may be counted."""
+
+    ids: Int[Tensor, "batch pos"]
+    """Token ids, right padded."""
+    keep: Bool[Tensor, "batch pos"]
+    """True on tokens of the text; False on padding and BOS. Every statistic obeys it."""
+    language: str = ""
+    """Language of the texts."""
+    attention_mask: Bool[Tensor, "batch pos"] | None = None
+    """False on padding; None means nothing is padded."""
+    documents: tuple[str, ...] = ()
+    """Names of the documents, one a row."""
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2 or self.ids.shape != self.keep.shape:
+            raise ValueError(f"ids and keep must both be [batch, pos], got {list(self.ids.shape)} and {list(self.keep.shape)}")
+        if self.attention_mask is not None and self.attention_mask.shape != self.ids.shape:
+            raise ValueError(f"attention_mask must be {list(self.ids.shape)} like ids, got {list(self.attention_mask.shape)}")
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch pos"]:
+        """The attention mask, all True when nothing is padded."""
+        return torch.ones_like(self.keep) if self.attention_mask is None else self.attention_mask
+
+    def row(self, index: int) -> "Tokens":
+        """One document without its padding, as a batch of one."""
+        real = self.mask[index]
+        names = self.documents[index : index + 1]
+        return Tokens(self.ids[index, real][None], self.keep[index, real][None], self.language, None, names)
+
+
+def load_corpora(source: Any = EMBEDDED, languages: Sequence[str] | None = None, *, limit: int | None = None) -> dict[str, Corpus]:
+    """Documents per language.
+
+    Args:
+        source: `"embedded"`, a folder of `<language>.txt` or `<language>.jsonl`, a mapping language -> texts, or a `datasets`
+            DatasetDict (or mapping of Datasets) keyed by language with a `text` column.
+        languages: Codes to load, in this order; default all that the source has.
+        limit: At most this many documents per language, from the start.
+
+    Raises:
+        ValueError: A language is unknown or absent; a corpus is empty; a file is not UTF-8 (file and byte offset) or not JSON lines.
+        FileNotFoundError: The folder does not exist.
+    """
+    for language in languages or ():
+        require_language(language)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: give the largest number of documents per language, at least 1")
+    if isinstance(source, Mapping):
+        available = {language: _from_mapping(language, value) for language, value in source.items() if languages is None or language in languages}
+    elif isinstance(source, str) and source == EMBEDDED:
+        available = _from_folder(Path(str(resources.files("mwork_lens") / "data" / "texts")), languages, name=EMBEDDED)
+    else:
+        available = _from_folder(Path(source), languages, name=str(source))
+    chosen = list(languages or available)
+    if missing := [language for language in chosen if language not in available]:
+        raise ValueError(f"no texts for language {missing[0]!r} in this source: it has {', '.join(available) or 'none'}")
+    if not chosen:
+        raise ValueError(f"{source} holds no corpus: expected files such as en.txt or en.jsonl")
+    for language in chosen:
+        require_language(language)
+    return {language: available[language]._part(range(min(limit or len(available[language]), len(available[language])))) for language in chosen}
+
+
+def _from_mapping(language: str, value: Any) -> Corpus:
+    if isinstance(value, Corpus):
+        return value
+    if isinstance(value, str):
+        raise ValueError(f"the texts of {language!r} are one string: give a list of documents")
+    if hasattr(value, "column_names"):  # a datasets.Dataset
+        if "text" not in value.column_names:
+            raise ValueError(f"the data set of {language!r} has no column 'text', only {value.column_names}: rename the column")
+        return Corpus(language, tuple(value["text"]), source=getattr(value.info, "dataset_name", None) or "datasets")
+    return Corpus(language, tuple(value))
+
+
+def _from_folder(folder: Path, languages: Sequence[str] | None, *, name: str) -> dict[str, Corpus]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: give a folder that holds en.txt, de.jsonl and the like")
+    files = {path.stem: path for ending in ("jsonl", "txt") for path in sorted(folder.glob(f"*.{ending}"))}
+    wanted = files if languages is None else {language: files[language] for language in languages if language in files}
+    return {language: _read_file(path, language, name) for language, path in wanted.items()}
+
+
+def _read_file(path: Path, language: str, source: str) -> Corpus:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}. Convert the file to UTF-8") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if path.suffix == ".txt":
+        return Corpus(language, tuple(line.strip() for _, line in lines), source=source)
+    ids, texts = [], []
+    for number, line in lines:
+        try:
+            record = json.loads(line)
+            texts.append(record["text"].strip())
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'{path}, line {number}: expected a JSON object such as {{"id": "1", "text": "..."}} ({error!r})') from error
+        ids.append(str(record.get("id", len(ids))))
+    return Corpus(language, tuple(texts), tuple(ids), source=source)
+
+
+def batches(corpus: Corpus, model: Any, *, size: int = 16, length: int | None = None) -> Iterator[Tokens]:
+    """Token batches of a corpus, in order, right padded.
+
+    Args:
+        corpus: The documents.
+        model: What `load_model` returned (its tokenizer and context length are used).
+        size: Documents per batch.
+        length: Tokens per document at most, BOS included; default the model's context.
+
+    Warns:
+        UserWarning: Documents were truncated (how many, of how many).
+
+    Raises:
+        ValueError: A document has no token, or `size` or `length` is not positive.
+    """
+    for name, value in (("size", size), ("length", length)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    encoded, truncated = encode(corpus, model, length=length)
+    if truncated:
+        warnings.warn(f"{truncated} of {len(corpus)} documents of {corpus.language!r} were longer than the limit and were truncated", stacklevel=2)
+    for at in range(0, len(encoded), size):
+        yield pad(encoded[at : at + size], corpus.language, corpus.ids[at : at + size], bos=model.tokenizer.bos_token_id)
+
+
+def context_length(model: Any) -> int:
+    """Tokens the model can attend to."""
+    return int(getattr(model.cfg, "n_ctx", None) or 2048)
+
+
+def encode(corpus: Corpus, model: Any, *, length: int | None = None) -> tuple[list[list[int]], int]:
+    """Token ids per document, and how many documents were cut at `length` (default: the model's context).
+
+    Raises:
+        ValueError: A document has no token besides BOS.
+    """
+    limit = min(length or context_length(model), context_length(model))
+    bos = model.tokenizer.bos_token_id
+    encoded, truncated = [], 0
+    # verbose=False: the tokenizer's own "longer than the maximum" warning is replaced by our count
+    for (name, _), ids in zip(corpus.documents(), model.tokenizer(list(corpus.texts), verbose=False)["input_ids"], strict=True):
+        if not [i for i in ids if i != bos]:
+            raise ValueError(f"document {name!r} of {corpus.language!r} has no token: remove it from the corpus")
+        truncated += len(ids) > limit
+        encoded.append(list(ids[:limit]))
+    return encoded, truncated
+
+
+def pad(rows: Sequence[Sequence[int]], language: str, names: Sequence[str], *, bos: int | None) -> Tokens:
+    """Rows of ids as one right-padded batch; padding repeats id 0 under a False mask."""
+    longest = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = True
+    keep = mask.clone()
+    if bos is not None:
+        keep[:, 0] &= ids[:, 0] != bos
+    return Tokens(ids, keep, language, None if bool(mask.all()) else mask, tuple(names))

@@ -1,0 +1,297 @@
+"""PLND: parallel language-specific neuron detection.
+
+A neuron's importance for a document is how much the raw output of its sub-layer changes when that neuron alone is deactivated
+(Zhao et al. 2024, Eq. 1; "deactivated": its own output is zero, weights and bias, before norm and rotation):
+
+    Imp(N | c) = | T_without_N(h) - T(h) |_2          h: the same input; T: attention or feed-forward sub-layer
+
+Every importance here has a closed form that equals that ablation, for all neurons of q, k, v, z and ffn at once:
+
+    ffn, z    |activation| * |row of W_down or W_O|                             rank one, so exact (Eq. 4-5)
+    v         sqrt( sum over head pairs of a group of (z.z') (W_O.W_O') )       cross terms matter under GQA
+    q, k      the change of the softmax, pushed through v and W_O               `attention_change.py`
+
+Measures: `"output"` is the above. `"attention"` is the paper's Eq. 6-9: for q and k, the change of the attention weights themselves (with the
+1/sqrt(d_head) that Eq. 8 has), the rest as in `"output"`. `"released"` is what the published code computes (`released.py`).
+
+Selection (Eq. 2): a neuron is activated for a document when its importance is at least eps, or - as the released code has it - when it is
+among the top k of its layer; it belongs to a language when activated by all its documents (`consensus=1.0`), or by that share of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from ..attention import Attention, of_layer, wanted
+from ..capture import as_tokens, capture
+from ..corpora import Tokens
+from ..models import fingerprint
+from ..neurons import NeuronSet
+from ..sites import NEURON_SITES, Site, blocks, fold_heads, has_hook, heads, require_sites
+from ..stats import Importances, shares, top_count
+from .attention_change import attention_change, output_change, score_changes, value_change
+from .first_order import Estimate, covers, estimate
+from .released import released_attention, released_ffn
+
+Measure = Literal["output", "attention", "released"]
+Exact = Literal["always", "where_needed", "never"]
+Minus = Literal["common", "english", "others", "none"]
+
+
+def neuron_importance(
+    model: Any,
+    tokens: Tokens | Tensor,
+    *,
+    measure: Measure = "output",
+    sites: Iterable[str] = NEURON_SITES,
+    exact: Exact = "always",
+    top: float | Mapping[str, float] | None = None,
+) -> dict[Site, Float[Tensor, "layer width"]]:
+    """Importance of every neuron for one document.
+
+    Args:
+        model: What `load_model` returned.
+        tokens: One document: `Tokens` of one row, or an id tensor [1, pos] without padding.
+        measure: `"output"`, `"attention"` or `"released"`, see the module.
+        sites: Sites wanted; default q, k, v, z, ffn.
+        exact: For q and k under `measure="attention"`: `"always"`; `"never"`, the first-order form; `"where_needed"`, exact for the units
+            that a rigorous bound does not already place on one side of the top-`top` cut, first order for the others - the selected set
+            is the exact one.
+        top: Share of each layer's units that will be selected; needed by `"where_needed"`.
+
+    Returns:
+        Per site, [layer, width] in the units of the sub-layer's output (of attention weights, for q and k under `"attention"`).
+        All positions of the document count, BOS included, as in the paper.
+
+    Raises:
+        ValueError: Not exactly one document; an unknown measure or site; `exact` does not apply; NaN activations.
+        NotImplementedError: The FFN site of a mixture of experts; an attention that its parts do not reproduce.
+    """
+    chosen = require_sites(sites, NEURON_SITES)
+    tokens = _one_document(as_tokens(tokens, model))
+    cut = _check(measure, exact, top, chosen)
+    attention_sites = [site for site in chosen if site != "ffn"]
+    up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
+    listen = [*(wanted(model) if attention_sites else ()), *((up if measure == "released" else "ffn",) if "ffn" in chosen else ())]
+    rows: dict[Site, list[Tensor]] = {site: [] for site in chosen}
+
+    def on_layer(layer: int, captured: Mapping[str, Tensor]) -> None:
+        if "ffn" in chosen:
+            rows["ffn"].append(released_ffn(captured[up]) if measure == "released" else _ffn(model, layer, captured["ffn"]))
+        if attention_sites:
+            att = of_layer(model, layer, captured)
+            layer_scores = _released(model, layer, att, attention_sites) if measure == "released" else _of_attention(att, attention_sites, measure, exact, cut)
+            for site, scores in layer_scores.items():
+                rows[site].append(scores)
+
+    capture(model, tokens, listen, on_layer)
+    return {site: torch.stack(scores).float().cpu() for site, scores in rows.items()}
+
+
+def released_importance(model: Any, tokens: Tokens | Tensor) -> dict[str, Float[Tensor, "layer expanded"]]:
+    """The released scores in their own index space: `up`, `down` [layer d_mlp]; `q`, `k`, `v`, `o` [layer n_heads*d_head].
+
+    Args and errors as `neuron_importance`.
+    """
+    tokens = _one_document(as_tokens(tokens, model))
+    up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
+    rows: dict[str, list[Tensor]] = {}
+
+    def on_layer(layer: int, captured: Mapping[str, Tensor]) -> None:
+        ffn = released_ffn(captured[up])
+        for name, scores in {"up": ffn, "down": ffn, **released_attention(of_layer(model, layer, captured))}.items():
+            rows.setdefault(name, []).append(scores)
+
+    capture(model, tokens, [*wanted(model), up], on_layer)
+    return {name: torch.stack(scores).cpu() for name, scores in rows.items()}
+
+
+def _one_document(tokens: Tokens) -> Tokens:
+    if len(tokens) != 1:
+        raise ValueError(f"importance is defined for one document, got a batch of {len(tokens)}: pass tokens.row(i), or measure(..., importances())")
+    return tokens.row(0)
+
+
+def _check(measure: str, exact: str, top: Any, sites: tuple[Site, ...]) -> dict[Site, float]:
+    if measure not in get_args(Measure):
+        raise ValueError(f"unknown measure {measure!r}: choose from {', '.join(get_args(Measure))}")
+    if exact not in get_args(Exact):
+        raise ValueError(f"unknown exact={exact!r}: choose from {', '.join(get_args(Exact))}")
+    if exact != "always" and measure != "attention":
+        raise ValueError(f"exact={exact!r} is defined for measure='attention' (its q and k have a first-order form), not for {measure!r}")
+    if exact == "where_needed" and top is None:
+        raise ValueError("exact='where_needed' must know the cut: give top, the share of each layer's units that will be selected")
+    return shares(top, [site for site in sites if site in ("q", "k")]) if exact == "where_needed" and top is not None else {}
+
+
+def _ffn(model: Any, layer: int, post: Float[Tensor, "batch pos width"]) -> Float[Tensor, " width"]:
+    down = blocks(model)[layer].mlp.W_out.detach()
+    return torch.linalg.vector_norm(post[0].float(), dim=0) * torch.linalg.vector_norm(down.float(), dim=1)
+
+
+def _released(model: Any, layer: int, att: Attention, sites: Iterable[Site]) -> dict[Site, Tensor]:
+    expanded = released_attention(att)
+    shape = heads(model, layer)
+    scores: dict[Site, Tensor] = {"q": expanded["q"], "z": expanded["o"]}
+    scores |= {"k": fold_heads(expanded["k"], shape), "v": fold_heads(expanded["v"], shape)}
+    return {site: scores[site] for site in sites}
+
+
+def _of_attention(att: Attention, sites: Iterable[Site], measure: str, exact: str, cut: Mapping[Site, float]) -> dict[Site, Tensor]:
+    scores: dict[Site, Tensor] = {}
+    for site in sites:
+        if site == "z":
+            norms = torch.linalg.vector_norm(att.z, dim=1) * torch.linalg.vector_norm(att.W_O, dim=2)
+        elif site == "v":
+            norms = value_change(att)
+        elif exact == "always" or (exact == "where_needed" and not covers(att)):
+            norms = _exact(att, site, measure)
+        elif not covers(att):
+            raise ValueError(f"layer {att.layer} has a q/k norm or a soft-cap, which the first-order form does not describe: use exact='always'")
+        else:
+            norms = _estimated(att, site, None if exact == "never" else cut[site])
+        scores[site] = rearrange(norms, "head d_head -> (head d_head)")
+    return scores
+
+
+def _exact(att: Attention, site: str, measure: str) -> Float[Tensor, "head d_head"]:
+    change = output_change if measure == "output" else attention_change
+    owners, d_head = (att.q if site == "q" else att.k).shape[0], att.q.shape[2]
+    units = torch.arange(d_head, device=att.q.device)
+    # a norm makes D dense, so fewer units fit in memory at once
+    group = d_head if covers(att) or att.q_norm is None else max(1, (1 << 22) // (att.q.shape[1] * d_head * (owners if att.norm_joins_heads else 1)))
+    return torch.stack(
+        [torch.cat([change(att, score_changes(att, site, owner, some)) for some in units.split(group)]) for owner in range(owners)]
+    )
+
+
+def _estimated(att: Attention, site: str, share: float | None) -> Float[Tensor, "head d_head"]:
+    """First-order norms; with a share, exact wherever the bound leaves the side of the top-share cut open."""
+    owners = (att.q if site == "q" else att.k).shape[0]
+    guesses = [estimate(att, site, owner, bounds=share is not None) for owner in range(owners)]
+    guess = Estimate(*(torch.stack([getattr(g, name) for g in guesses]) for name in ("value", "low", "high")))
+    if share is None:
+        return guess.value
+    value, low, high = guess.value.clone(), guess.low, guess.high
+    count = top_count(share, value.numel())
+    open_units = _undecided(low.flatten(), high.flatten(), count).reshape(value.shape)
+    for owner in range(owners):
+        units = open_units[owner].nonzero().flatten()
+        if len(units):
+            value[owner, units] = attention_change(att, score_changes(att, site, owner, units))
+    # a decided unit keeps its estimate, inside its bounds and so on its side of the cut: ranking by value selects the exact set
+    return torch.where(open_units, value, torch.minimum(torch.maximum(value, low), high))
+
+
+def _undecided(low: Float[Tensor, " unit"], high: Float[Tensor, " unit"], count: int) -> Tensor:
+    """Units that may be on either side of the top-`count` cut given their bounds."""
+    surely_below = low.sort(descending=True).values[count - 1]  # at least `count` units reach this
+    surely_above = high.sort(descending=True).values[count]  # at most `count` units exceed this
+    return ~((high < surely_below) | (low > surely_above))
+
+
+@dataclass(frozen=True)
+class importances:  # noqa: N801  # reads as a verb: measure(model, corpora, importances())
+    """The statistic that collects `Importances`, one document a batch.
+
+    Raises:
+        ValueError: As `neuron_importance`; `top` selects nothing or everything.
+    """
+
+    measure: Measure = "output"
+    sites: tuple[Site, ...] = NEURON_SITES
+    top: float | Mapping[str, float] = 0.1
+    """Share of each layer's units that counts as the top of a document: one number, or one per site."""
+    exact: Exact = "always"
+    length: int | None = None
+    size: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sites", require_sites(self.sites, NEURON_SITES))
+        shares(self.top, self.sites)
+        _check(self.measure, self.exact, self.top, self.sites)
+
+    def parameters(self) -> dict[str, Any]:
+        """What decides the result."""
+        top = shares(self.top, self.sites)
+        return {"statistic": "importances", "measure": self.measure, "sites": self.sites, "top": top, "exact": self.exact, "length": self.length}
+
+    def __call__(self, model: Any, tokens: Tokens) -> Importances:
+        """Importances of one document."""
+        found = neuron_importance(model, tokens, measure=self.measure, sites=self.sites, exact=self.exact, top=self.top)
+        return Importances.of_document(found, shares(self.top, self.sites))
+
+
+def plnd(
+    importances: Mapping[str, Importances], *, consensus: float = 1.0, threshold: float | None = None, model: Any = None
+) -> dict[str, NeuronSet]:
+    """Neurons each language activates consistently.
+
+    Args:
+        importances: Per language, what `measure(model, corpora, importances(...))` returned.
+        consensus: Share of a language's documents whose top must contain the neuron; 1.0 is the paper's intersection.
+        threshold: eps of Eq. 2 instead: the neuron's importance is at least this in every document.
+        model: Stamped into the sets, so that sets of different models do not combine.
+
+    Returns:
+        Per language, a set; a language without neurons keeps an empty one.
+
+    Raises:
+        ValueError: `consensus` is outside (0, 1], both criteria were given, or a language has no document.
+    """
+    if not 0 < consensus <= 1:
+        raise ValueError(f"consensus={consensus} is not a share of documents: give a number above 0 and at most 1")
+    if threshold is not None and consensus != 1.0:
+        raise ValueError("threshold is Eq. 2, which holds for all documents: leave consensus at 1.0, or use the top-k consensus without threshold")
+    stamp = None if model is None else fingerprint(model)
+    sets = {}
+    for language, seen in importances.items():
+        if int(seen.documents) < 1:
+            raise ValueError(f"no document of {language!r} was measured")
+        if threshold is not None:
+            masks = {site: minimum >= threshold for site, minimum in seen.minimum.items()}
+        else:
+            masks = {site: hits.double() >= consensus * int(seen.documents) - 1e-9 for site, hits in seen.hits.items()}
+        sets[language] = NeuronSet(masks, model=stamp)
+    return sets
+
+
+def specific(sets: Mapping[str, NeuronSet], *, minus: Minus = "common") -> dict[str, NeuronSet]:
+    """The part of each language's set that is its own.
+
+    Args:
+        sets: Per language, a set of neurons.
+        minus: What to take away. `"common"`: neurons of *all* the languages (the released code). `"english"`: neurons of English, from
+            the other languages. `"others"`: neurons of *any* other language. `"none"`: nothing.
+
+    Raises:
+        ValueError: Unknown `minus`; fewer than two languages; `"english"` without `en`.
+    """
+    if minus not in get_args(Minus):
+        raise ValueError(f"unknown minus={minus!r}: choose from {', '.join(get_args(Minus))}")
+    if minus == "none":
+        return dict(sets)
+    if len(sets) < 2:
+        raise ValueError(f"what is specific to a language needs another to compare with: got only {list(sets)}")
+    if minus == "english":
+        if "en" not in sets:
+            raise ValueError(f"minus='english' needs the set of 'en': there are {', '.join(sets)}")
+        return {language: own if language == "en" else own - sets["en"] for language, own in sets.items()}
+    if minus == "common":
+        common = None
+        for own in sets.values():
+            common = own if common is None else common & own
+        return {language: own - common for language, own in sets.items()}  # type: ignore[operator]  # there are at least two
+    result = {}
+    for language, own in sets.items():
+        for other, theirs in sets.items():
+            own = own if other == language else own - theirs
+        result[language] = own
+    return result
+
+

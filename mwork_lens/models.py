@@ -1,0 +1,177 @@
+"""Load a model, and say what it is, exactly.
+
+A model here is a TransformerLens model: a `TransformerBridge` with raw weights. `HookedTransformer` itself left TransformerLens in
+version 4.0; the bridge provides its hook points, by name and shape. Compatibility mode is refused: it folds norms and biases, which
+changes what zeroing a neuron means (0.005-0.08 in log-probability on models with value biases).
+"""
+
+import copy
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from .sites import n_layers
+from .storage import content_hash
+
+EMBEDDED_MODEL = "polyglot"
+
+_facts: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+
+def load_model(
+    name: Any = EMBEDDED_MODEL,
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+) -> Any:
+    """A TransformerLens model, ready to measure: raw weights, eval mode.
+
+    Args:
+        name: `"polyglot"`, the embedded default; a local Hugging Face folder; a hub id; or a live Hugging Face model, which becomes
+            part of the bridge and must not be used on its own afterwards.
+        tokenizer: Required with a live model; otherwise the folder's or hub's own.
+        revision: Hub revision.
+        dtype: Such as `"float32"` or `torch.bfloat16`; default the checkpoint's own.
+        device: Such as `"cuda"`; default the first accelerator TransformerLens finds, else the CPU.
+        device_map: Passed through, for one model over several devices.
+
+    Raises:
+        FileNotFoundError: A path was given and does not exist, or holds no model.
+        OSError: The hub cannot be reached, or has no such model.
+        ValueError: A live model without tokenizer, an unknown dtype, or a model with processed weights.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if isinstance(name, TransformerBridge):
+        _require_raw(name)
+        return name.eval()
+    options: dict[str, Any] = {"device": None if device is None else str(device), "device_map": device_map}
+    if isinstance(name, torch.nn.Module):
+        if tokenizer is None:
+            raise ValueError("a live model comes with its tokenizer: load_model(hf_model, tokenizer=tokenizer)")
+        label = getattr(name.config, "_name_or_path", "") or type(name).__name__
+        name.config.architectures = name.config.architectures or [type(name).__name__]
+        model = TransformerBridge.boot_transformers(
+            label, hf_model=name, tokenizer=_as_given(tokenizer), dtype=_dtype(dtype) or name.dtype, device=options["device"] or str(name.device)
+        )
+    else:
+        path = resolve(name)
+        label = str(name)
+        chosen = _dtype(dtype) or _checkpoint_dtype(path, revision)
+        if tokenizer is not None:
+            options["tokenizer"] = tokenizer
+        if revision is not None:
+            options["revision"] = revision
+        try:
+            model = TransformerBridge.boot_transformers(str(path), dtype=chosen, **options)
+        except OSError as error:
+            raise OSError(f"cannot load model {label!r}: {_first_line(error)} {_cure(path)}") from error
+    _require_raw(model)
+    model.eval()
+    _facts[model] = {"name": label, "revision": revision}
+    return model
+
+
+def resolve(name: str | Path) -> str:
+    """A path or hub id that Hugging Face understands; the embedded model's folder for its name.
+
+    Raises:
+        FileNotFoundError: It looks like a path and is none, or the folder holds no model.
+    """
+    if str(name) == EMBEDDED_MODEL:
+        return str(resources.files("mwork_lens") / "data" / "polyglot")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"{path} holds no config.json: it is not a Hugging Face model folder")
+        return str(path)
+    if isinstance(name, Path) or str(name).startswith((".", "~", os.sep)) or str(name).count("/") > 1 or path.is_file():
+        raise FileNotFoundError(f"no model folder {path}: check the path, or give a hub id such as 'org/model'")
+    return str(name)
+
+
+def _as_given(tokenizer: Any) -> Any:
+    """A copy that TransformerLens takes as it is; it would otherwise reload one from `name_or_path` to add a BOS token."""
+    kept = copy.copy(tokenizer)
+    kept.init_kwargs = {"name_or_path": "", **tokenizer.init_kwargs, "add_bos_token": True}
+    return kept
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cure(path: str) -> str:
+    if Path(path).is_dir():
+        return "Check that the folder holds config.json, weights (safetensors) and a tokenizer."
+    return "Without a network, give a local folder; for a gated or private model, log in to the hub first."
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"unknown dtype {dtype!r}: choose float32, bfloat16, float16 or float64")
+    return found
+
+
+def _checkpoint_dtype(path: str, revision: str | None) -> torch.dtype:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot load model {path!r}: {_first_line(error)} {_cure(path)}") from error
+    stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return _dtype(stored) or torch.float32
+
+
+def _require_raw(model: Any) -> None:
+    if getattr(model, "_weights_processed", False) or getattr(model, "compatibility_mode", False) is True:
+        raise ValueError(
+            "this model is in compatibility mode (norms and biases folded), where zeroing a neuron is another operation: "
+            "load it again with load_model and do not call enable_compatibility_mode()"
+        )
+
+
+def fingerprint(model: Any) -> str:
+    """Content hash of the weights and the tokenizer; changes when a weight does."""
+    facts = _facts.setdefault(model, {"name": getattr(model.cfg, "model_name", type(model).__name__), "revision": None})
+    # _version counts in-place changes of a tensor, so an edited model is hashed again
+    state = tuple((id(p), p._version) for p in model.parameters())
+    if facts.get("state") != state:
+        digests = [
+            (name, str(p.dtype), list(p.shape), content_hash(p.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes()))
+            for name, p in model.named_parameters()
+        ]
+        facts["state"], facts["fingerprint"] = state, content_hash(digests, _vocabulary(model))
+    return facts["fingerprint"]
+
+
+def _vocabulary(model: Any) -> Any:
+    tokenizer = getattr(model, "tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """What a `Run` records of a model: name, revision, architecture, dtype, sizes, fingerprint."""
+    print_of = fingerprint(model)
+    parameters = sum(p.numel() for p in model.parameters())
+    return {
+        "name": _facts[model]["name"],
+        "revision": _facts[model]["revision"],
+        "architecture": getattr(model.cfg, "architecture", None),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "layers": n_layers(model),
+        "parameters": parameters,
+        "fingerprint": print_of,
+    }
