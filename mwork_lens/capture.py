@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .corpora import Tokens
-from .sites import HEAD_SITES, flatten_heads, n_layers, require_hook, width
+from .sites import HEAD_SITES, SITES, flatten_heads, n_layers, require_hook, width
 
 OnLayer = Callable[[int, Mapping[str, Tensor]], None]
 
@@ -57,12 +57,14 @@ def capture(model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer:
         layers: Layers to listen to, default all.
 
     Raises:
-        ValueError: A hook point is missing, or delivers another width than the weights have, or NaN or infinite values.
+        ValueError: No site is given; a site, layer or hook point is missing, or delivers another width than the weights have, or NaN or infinite values.
         RuntimeError: A hook point did not fire.
         NotImplementedError: An FFN site of a mixture-of-experts block.
     """
     tokens = as_tokens(tokens, model)
-    wanted = tuple(dict.fromkeys(sites))
+    wanted = tuple(dict.fromkeys([sites] if isinstance(sites, str) else sites))
+    if not wanted:
+        raise ValueError(f"no site given: choose from {', '.join(SITES)}")
     chosen = list(range(n_layers(model)) if layers is None else layers)
     names = {(site, layer): require_hook(model, site, layer) for layer in chosen for site in wanted}
     expected = {site: {layer: width(model, site, layer) for layer in chosen} for site in wanted if site in (*HEAD_SITES, "ffn", "ffn_gate")}

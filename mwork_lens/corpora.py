@@ -76,6 +76,8 @@ class Corpus:
 
     def chunks(self, size: int) -> list["Corpus"]:
         """Consecutive parts of `size` documents, the last one shorter."""
+        if size < 1:
+            raise ValueError(f"chunks of {size} documents do not exist: give at least 1")
         return [self._part(range(at, min(at + size, len(self)))) for at in range(0, len(self), size)]
 
     def split(self, held_out: float = 1 / 3) -> tuple["Corpus", "Corpus"]:
@@ -179,7 +181,7 @@ def _from_mapping(language: str, value: Any) -> Corpus:
 def _from_folder(folder: Path, languages: Sequence[str] | None, *, name: str) -> dict[str, Corpus]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give a folder that holds en.txt, de.jsonl and the like")
-    files = {path.stem: path for ending in ("jsonl", "txt") for path in sorted(folder.glob(f"*.{ending}"))}
+    files = {path.stem: path for ending in ("jsonl", "txt") for path in sorted(folder.glob(f"*.{ending}"), key=lambda path: (path.stem != "en", path.stem))}
     wanted = files if languages is None else {language: files[language] for language in languages if language in files}
     return {language: _read_file(path, language, name) for language, path in wanted.items()}
 
@@ -189,7 +191,8 @@ def _read_file(path: Path, language: str, source: str) -> Corpus:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}. Convert the file to UTF-8") from error
+        at = error.start + len(data) - len(error.object)  # a byte order mark in front is not counted by the decoder
+        raise ValueError(f"{path} is not UTF-8: byte {at} is 0x{data[at]:02x}. Convert the file to UTF-8") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix == ".txt":
         return Corpus(language, tuple(line.strip() for _, line in lines), source=source)
@@ -264,3 +267,17 @@ def pad(rows: Sequence[Sequence[int]], language: str, names: Sequence[str], *, b
     if bos is not None:
         keep[:, 0] &= ids[:, 0] != bos
     return Tokens(ids, keep, language, None if bool(mask.all()) else mask, tuple(names))
+
+
+def token_counts(corpus: Corpus, model: Any, *, length: int | None = None) -> Int[Tensor, " vocab"]:
+    """How often each token id occurs in a corpus, as long as the model's unembedding; BOS counts for nobody.
+
+    Raises:
+        ValueError: A document has no token.
+    """
+    rows, _ = encode(corpus, model, length=length)
+    vocab = max(len(model.tokenizer), int(model.W_U.shape[1]))
+    counts = torch.bincount(torch.tensor([i for row in rows for i in row]), minlength=vocab)
+    if model.tokenizer.bos_token_id is not None:
+        counts[model.tokenizer.bos_token_id] = 0
+    return counts

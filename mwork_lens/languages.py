@@ -102,8 +102,11 @@ def script(character: str) -> str | None:
     """Unicode script of a letter (`CJK` for Han, kana counted as `CJK` too); None if it is no letter."""
     if not unicodedata.category(character).startswith(("L", "M")):
         return None
-    first = unicodedata.name(character, "").partition(" ")[0]
-    return "CJK" if first in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA") else first or None
+    words = unicodedata.name(character, "").split()
+    first = words[1] if words[:1] in (["FULLWIDTH"], ["HALFWIDTH"]) else words[0] if words else None
+    if first in ("COMBINING", "VARIATION", "MODIFIER"):  # belong to the letter they stand with, whatever its script
+        return None
+    return "CJK" if first in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC") else first
 
 
 @dataclass(frozen=True)
@@ -185,19 +188,24 @@ def from_lingua(tokenizer: Any, languages: Sequence[str], *, vocab: int, certain
 
     Raises:
         ImportError: The extra `lang` is not installed.
+        ValueError: lingua does not know one of the languages.
     """
     try:
         from lingua import IsoCode639_1, LanguageDetectorBuilder
     except ImportError as error:
         raise ImportError("identify='lingua' needs the extra `lang`: pip install 'mwork-lens[lang]'") from error
-    codes = [getattr(IsoCode639_1, require_language(code).code.upper()) for code in languages]
+    # lingua tells the two written standards of Norwegian apart; Bokmål stands for `no`
+    named = {code: {"no": "NB"}.get(require_language(code).code, code.upper()) for code in languages}
+    if missing := [code for code, name in named.items() if not hasattr(IsoCode639_1, name)]:
+        raise ValueError(f"lingua does not know {missing[0]!r} ({LANGUAGES[missing[0]].name}): use identify='counts'")
+    codes = [getattr(IsoCode639_1, name) for name in named.values()]
     detector = LanguageDetectorBuilder.from_iso_codes_639_1(*codes).build()
 
     def label(text: str) -> int:
         if not any(script(character) for character in text):
             return len(languages) + 1
         best = detector.compute_language_confidence_values(text.strip())[0]
-        index = [code.upper() for code in languages].index(best.language.iso_code_639_1.name)
+        index = list(named.values()).index(best.language.iso_code_639_1.name)
         return index if best.value >= certain else len(languages)
 
     return TokenLanguages(tuple(languages), torch.tensor([label(_decode(tokenizer, i)) for i in range(vocab)]), "lingua")

@@ -6,7 +6,9 @@ changes what zeroing a neuron means (0.005-0.08 in log-probability on models wit
 """
 
 import copy
+import json
 import os
+import zlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,9 @@ def load_model(
             raise ValueError("a live model comes with its tokenizer: load_model(hf_model, tokenizer=tokenizer)")
         label = getattr(name.config, "_name_or_path", "") or type(name).__name__
         name.config.architectures = name.config.architectures or [type(name).__name__]
+        chosen = _dtype(dtype) or name.dtype
         model = TransformerBridge.boot_transformers(
-            label, hf_model=name, tokenizer=_as_given(tokenizer), dtype=_dtype(dtype) or name.dtype, device=options["device"] or str(name.device)
+            label, hf_model=_cast(name, chosen), tokenizer=_as_given(tokenizer), dtype=chosen, device=options["device"] or str(name.device)
         )
     else:
         path = resolve(name)
@@ -104,6 +107,18 @@ def _as_given(tokenizer: Any) -> Any:
     return kept
 
 
+def _cast(hf_model: Any, dtype: torch.dtype) -> Any:
+    """The model in `dtype`, as `from_pretrained` makes it: rotary frequencies stay as precise as they are."""
+    if hf_model.dtype == dtype:
+        return hf_model
+    precise = {name: buffer for name, buffer in hf_model.named_buffers() if name.endswith("inv_freq")}
+    hf_model.to(dtype)
+    for name, buffer in precise.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(hf_model.get_submodule(owner), leaf, buffer)
+    return hf_model
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -143,23 +158,45 @@ def _require_raw(model: Any) -> None:
 
 
 def fingerprint(model: Any) -> str:
-    """Content hash of the weights and the tokenizer; changes when a weight does."""
+    """Content hash of weights, configuration and tokenizer; changes when a weight does.
+
+    The hash is kept until a weight is seen to change: by torch's own count of in-place writes, or, for writes through `.data`, which that
+    count misses, by the first row and column of every matrix. A neuron's slice is a whole row or column, so editing one is always seen; only
+    a write through `.data` that spares both can be missed. Write under `torch.no_grad()` instead.
+    """
     facts = _facts.setdefault(model, {"name": getattr(model.cfg, "model_name", type(model).__name__), "revision": None})
-    # _version counts in-place changes of a tensor, so an edited model is hashed again
-    state = tuple((id(p), p._version) for p in model.parameters())
+    state = tuple((id(p), p.data_ptr(), p._version, _glance(p)) for p in model.parameters())
     if facts.get("state") != state:
         digests = [
             (name, str(p.dtype), list(p.shape), content_hash(p.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes()))
             for name, p in model.named_parameters()
         ]
-        facts["state"], facts["fingerprint"] = state, content_hash(digests, _vocabulary(model))
+        facts["state"], facts["fingerprint"] = state, content_hash(digests, _configuration(model), _vocabulary(model))
     return facts["fingerprint"]
+
+
+def _glance(parameter: torch.Tensor) -> int:
+    """Checksum of the first row and column of a matrix, or of all of a vector."""
+    values = parameter.detach()
+    if values.ndim > 1:
+        matrix = values.reshape(values.shape[0], -1)
+        values = torch.cat((matrix[0], matrix[:, 0]))
+    return zlib.crc32(values.reshape(-1).contiguous().cpu().view(torch.uint8).numpy().tobytes())
 
 
 def _vocabulary(model: Any) -> Any:
     tokenizer = getattr(model, "tokenizer", None)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None
+    if backend is not None:  # the last call's padding and truncation are kept in it, and are no part of what it is
+        return {name: part for name, part in json.loads(backend.to_str()).items() if name not in ("padding", "truncation")}
+    return sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None
+
+
+def _configuration(model: Any) -> dict[str, Any] | None:
+    """What decides a forward beside the weights: rope, windows, soft caps. Not what the weights say (dtype) or a caller asks for."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    passing = ("transformers_version", "dtype", "torch_dtype", "use_cache", "output_attentions", "output_hidden_states", "_name_or_path")
+    return None if config is None else {name: value for name, value in config.to_diff_dict().items() if name not in passing}
 
 
 def describe(model: Any) -> dict[str, Any]:

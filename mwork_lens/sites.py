@@ -118,9 +118,13 @@ def require_hook(model: Any, site: str, layer: int) -> str:
     """The name of a hook point the model is known to have.
 
     Raises:
-        ValueError: The model lacks it; the message names the sites it has.
+        ValueError: The site or layer is unknown, or the model lacks the hook point; the message names those there are.
         NotImplementedError: An FFN site of a mixture-of-experts block.
     """
+    if site not in _HOOK:
+        raise ValueError(f"unknown site {site!r}: choose from {', '.join(_HOOK)}")
+    if not 0 <= layer < n_layers(model):
+        raise ValueError(f"layer {layer} does not exist: this model has layers 0..{n_layers(model) - 1}")
     if site in ("ffn", "ffn_gate", "ffn_up", "ffn_out") and is_mixture_of_experts(model, layer):
         raise NotImplementedError(
             f"layer {layer} is a mixture of experts: its {site!r} site has no hook point that carries neurons "

@@ -9,7 +9,7 @@ shards, languages, machines and restarts need no special code. Counts are int64 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from .corpora import Tokens
 from .sites import SITES, Site, n_layers, require_sites
 
 
+@runtime_checkable
 class Stats(Protocol):
     """A value that adds and can be saved."""
 
@@ -30,6 +31,7 @@ class Stats(Protocol):
 S_co = TypeVar("S_co", covariant=True)
 
 
+@runtime_checkable
 class Statistic(Protocol[S_co]):
     """What `measure` collects: called with a batch, returns something that adds."""
 
@@ -109,7 +111,7 @@ class moments:  # noqa: N801  # reads as a verb: measure(model, corpora, moments
     """The statistic that collects `Moments` of the given sites.
 
     Raises:
-        ValueError: A site is unknown or has no width (`pattern`).
+        ValueError: A site is unknown or has no width (`pattern`); `size` or `length` is not positive.
     """
 
     sites: tuple[Site, ...]
@@ -119,6 +121,9 @@ class moments:  # noqa: N801  # reads as a verb: measure(model, corpora, moments
 
     def __init__(self, *sites: str, size: int = 16, length: int | None = None) -> None:
         chosen = require_sites(sites or ("ffn",), [site for site in SITES if site != "pattern"])
+        for name, value in (("size", size), ("length", length)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         for name, value in (("sites", chosen), ("size", size), ("length", length)):
             object.__setattr__(self, name, value)
 
@@ -126,7 +131,7 @@ class moments:  # noqa: N801  # reads as a verb: measure(model, corpora, moments
         """What decides the result. Batch size counts: it changes activations in the last bits, and so counts near zero."""
         return {"statistic": self.name, "sites": self.sites, "size": self.size, "length": self.length}
 
-    def __call__(self, model: Any, tokens: Tokens) -> Moments:
+    def __call__(self, model: Any, tokens: Tokens | Tensor) -> Moments:
         """Collect one batch.
 
         Raises:
@@ -172,7 +177,7 @@ class Importances:
     @classmethod
     def of_document(cls, importance: Mapping[Site, Float[Tensor, "layer width"]], top: Mapping[Site, float]) -> "Importances":
         """Of a single document: importance per site, and the share of each layer's units that counts as its top."""
-        values = {site: scores.double().cpu() for site, scores in importance.items()}
+        values = {site: scores.detach().double().cpu().clone() for site, scores in importance.items()}
         hits = {site: _top(scores, top[site]) for site, scores in values.items()}
         return cls(torch.tensor(1), values, {site: scores.clone() for site, scores in values.items()}, hits)
 

@@ -152,7 +152,8 @@ def save(value: Any, path: str | Path, run: Run) -> Path:
     if isinstance(value, pd.DataFrame):
         _require_ending(path, ".parquet", "a table")
         return write_atomically(path, lambda temporary: _write_parquet(value, temporary, run))
-    members = dict(value) if isinstance(value, Mapping) and not hasattr(value, "to_tensors") else {"": value}
+    several = isinstance(value, Mapping) and not hasattr(value, "to_tensors")
+    members = dict(value) if several else {"": value}
     kinds = {type(member).__name__ for member in members.values()}
     if len(kinds) > 1:
         raise ValueError(f"one file holds values of one kind, got {sorted(kinds)}")
@@ -164,8 +165,9 @@ def save(value: Any, path: str | Path, run: Run) -> Path:
         if "|" in name:
             raise ValueError(f"the name {name!r} contains '|', which separates names in the file")
         parts, facts[name] = member.to_tensors()
-        tensors |= {f"{name}|{part}": tensor.contiguous() for part, tensor in parts.items()}
-    header = {"format": _FORMAT, "kind": next(iter(kinds), "NeuronSet"), "mapping": not ("" in members and len(members) == 1)}
+        # cloned: safetensors refuses two names for one tensor, such as the same set under two languages
+        tensors |= {f"{name}|{part}": tensor.contiguous().clone() for part, tensor in parts.items()}
+    header = {"format": _FORMAT, "kind": next(iter(kinds), "NeuronSet"), "mapping": several}
     header |= {"facts": facts, "run": run.to_json()}
 
     def write(temporary: Path) -> None:

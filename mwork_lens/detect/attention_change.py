@@ -108,7 +108,10 @@ class _Prepared:
 
     @cached_property
     def mean(self) -> Float[Tensor, "unit pos"]:
-        return (self.change.left * (self.pattern @ self.change.right)).sum(-1)
+        right = self.change.right
+        # one large product over all units instead of many thin ones
+        joined = self.pattern @ rearrange(right, "unit pos term -> pos (unit term)")
+        return (self.change.left * rearrange(joined, "pos (unit term) -> unit pos term", term=right.shape[2])).sum(-1)
 
     @cached_property
     def left(self) -> Tensor:
@@ -151,7 +154,7 @@ def _blocks(att: Attention, head: int, count: int) -> Iterator[tuple[slice, slic
     allowed = torch.isfinite(att.bias[head])
     first = torch.where(allowed.any(1), allowed.int().argmax(1), 0).tolist()
     last = (length - allowed.flip(1).int().argmax(1)).tolist()
-    height = length if count * length * length <= budget else _ROWS
+    height = length if length <= 2 * _ROWS and count * length * length <= budget else _ROWS
     for top in range(0, length, height):
         rows = slice(top, min(top + height, length))
         keys = slice(min(first[rows]), max(last[rows]))
@@ -194,9 +197,12 @@ def output_change(att: Attention, changes: Sequence[ScoreChange]) -> Float[Tenso
             w = p.weights(units, rows, keys)
             product = rearrange(rearrange(w, "unit row key -> (unit row) key") @ value[keys], "(unit row) width -> unit row width", row=w.shape[1])
             s = product[..., -1:]
-            moved.append((product[..., :-1] - s * z[rows]) / (1 + s))
-        out = moved[0] if alone else torch.cat(moved, -1) @ factor
-        total[units] += out.double().square().sum((-1, -2))
+            moved.append((product[..., :-1].addcmul(s, z[rows], value=-1), 1 + s))
+        if alone:  # the denominator is the row's own: divide its norm
+            row = torch.linalg.vector_norm(moved[0][0], dim=-1) / moved[0][1][..., 0]
+        else:
+            row = torch.linalg.vector_norm(torch.cat([change / denominator for change, denominator in moved], -1) @ factor, dim=-1)
+        total[units] += row.double().square().sum(-1)
     return total.sqrt().to(att.q.dtype)
 
 

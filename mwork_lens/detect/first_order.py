@@ -10,7 +10,9 @@ phi(m) = (e^m - 1 - m) / m^2, F = |A D|, V = sum_j A D^2 (all of one row), the T
 
     | |A' - A| - F |  <=  phi m F  +  phi V (|A| + F),       and always   |A' - A| <= sqrt(1 + |A|^2)
 
-Both hold in exact arithmetic; `_SLACK` covers float32. A soft-cap multiplies D by its slope and is not covered, nor is a q/k norm.
+Both hold in exact arithmetic. In floating point F^2 and V are differences of moments and lose digits where A is peaked: they are widened
+by `_ROUNDING` eps r^2, where r >= max_j |sum_t a_t b_t|; without that, an A that has underflowed would pass for a unit without effect.
+`_SLACK` covers the rest. A soft-cap multiplies D by its slope and is not covered, nor is a q/k norm.
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from torch import Tensor
 from ..attention import Attention
 
 _SLACK = 1e-4
+_ROUNDING = 16.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def _terms(att: Attention, site: str, owner: int, head: int) -> list[tuple[Tenso
 
 def _one_head(att: Attention, site: str, owner: int, head: int, *, bounds: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Squared (value, low, high) of one query head."""
-    terms = _terms(att, site, owner, head)
+    # a constant in b is invisible to the softmax; without it fewer digits cancel (k biases can be large)
+    terms = [(a, b - b.mean(0, keepdim=True)) for a, b in _terms(att, site, owner, head)]
     pattern = att.pattern[head]
     pairs = [(t, u) for t in range(len(terms)) for u in range(t, len(terms))]
     b = torch.cat([terms[t][1] for t in range(len(terms))] + [terms[t][1] * terms[u][1] for t, u in pairs], -1)
@@ -82,13 +86,17 @@ def _one_head(att: Attention, site: str, owner: int, head: int, *, bounds: bool)
     mu = list(first[: len(terms)])
     row = _quadratic(a, mu, second, norm, pairs)
     variance = _quadratic(a, mu, first, torch.ones_like(norm), pairs)
-    largest = sum((at.abs() * _reach(att, head, bt, mt) for (at, bt), mt in zip(terms, mu, strict=True)), torch.zeros_like(row))
-    phi = torch.where(largest < 1e-2, 0.5 + largest / 4, (largest.exp() - 1 - largest) / largest.clamp_min(1e-2).square())
-    f, size = row.sqrt(), norm.sqrt()
-    error = phi * largest * f + phi * variance * (size + f) + _SLACK * f
+    scale = sum((at.abs() * bt.abs().amax(0, keepdim=True) for at, bt in terms), torch.zeros_like(row))
+    lost = _ROUNDING * torch.finfo(row.dtype).eps * scale.square()
+    largest = sum((at.abs() * _reach(att, head, bt, mt) for (at, bt), mt in zip(terms, mu, strict=True)), lost / scale.clamp_min(1e-30))
+    near = largest.clamp_max(1.0)  # e^m - 1 - m cancels for small m; the series below is above it up to m = 1
+    phi = torch.where(largest < 1, 0.5 + near / 6 + near.square() / 19, (largest.exp() - 1 - largest) / largest.clamp_min(1.0).square())
+    size = norm.sqrt()
+    most, least = (row + lost * norm).sqrt(), (row - lost * norm).clamp_min(0.0).sqrt()
+    error = phi * largest * most + phi * (variance + lost) * (size + most) + _SLACK * most
     ceiling = (1 + norm).sqrt()
-    high = torch.minimum(torch.nan_to_num(f + error, nan=float("inf")), ceiling)
-    low = torch.nan_to_num(f - error, nan=0.0, neginf=0.0).clamp_min(0.0)
+    high = torch.minimum(torch.nan_to_num(most + error, nan=float("inf")), ceiling)
+    low = torch.nan_to_num(least - error, nan=0.0, neginf=0.0).clamp_min(0.0)
     return row.sum(0), low.square().sum(0), high.square().sum(0)
 
 

@@ -1,0 +1,280 @@
+"""The command line: mwork-lens demo | study | lens | detect | doctor | report.
+
+Heavy imports happen inside the commands, so `mwork-lens --help` answers at once.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="How does a language model handle many languages?")
+
+Model = Annotated[str, typer.Option(help="polyglot (embedded), a local Hugging Face folder, or a hub id.")]
+Corpora = Annotated[str, typer.Option(help="embedded, or a folder of en.txt, de.jsonl and the like.")]
+Languages = Annotated[Optional[str], typer.Option(help="Codes separated by commas, such as en,de,fr; default all there are.")]  # noqa: UP045  # typer on Python 3.10
+Limit = Annotated[Optional[int], typer.Option(help="Documents per language at most.")]  # noqa: UP045
+Revision = Annotated[Optional[str], typer.Option(help="Hub revision.")]  # noqa: UP045
+Dtype = Annotated[Optional[str], typer.Option(help="float32, bfloat16, ...; default the checkpoint's.")]  # noqa: UP045
+Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, ...")]  # noqa: UP045
+Length = Annotated[Optional[int], typer.Option(help="Tokens per document at most.")]  # noqa: UP045
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")]
+
+
+@app.command()
+def demo(out: Out = Path("mwork-demo"), resume: Resume = False) -> None:
+    """The MWork study of the embedded model on the embedded texts: a report in a few minutes, without a network."""
+    _guarded(lambda: _study("polyglot", "embedded", None, DEMO_DOCUMENTS, out, resume, {}, {}, None))
+
+
+DEMO_DOCUMENTS = 96
+
+
+@app.command()
+def study(
+    model: Model = "polyglot",
+    corpora: Corpora = "embedded",
+    languages: Languages = None,
+    out: Out = Path("mwork-study"),
+    resume: Resume = False,
+    limit: Limit = None,
+    length: Length = None,
+    stages: Annotated[str, typer.Option(help="lens, or layers of understanding and generation, such as 8,4.")] = "lens",
+    measure: Annotated[str, typer.Option(help="output, attention or released.")] = "output",
+    top: Annotated[float, typer.Option(help="Share of each layer's units that is the top of a document.")] = 0.1,
+    consensus: Annotated[float, typer.Option(help="Share of documents that must agree; 1 is the paper's intersection.")] = 0.9,
+    minus: Annotated[str, typer.Option(help="others, english, common or none.")] = "others",
+    sites: Annotated[str, typer.Option(help="Sites separated by commas.")] = "q,k,v,z,ffn",
+    draws: Annotated[int, typer.Option(help="Random controls per cell, at least 10.")] = 10,
+    seed: int = 0,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """Lens, detection, layer counts, overlap and the deactivation grid of any model, with a report."""
+    choices = {"measure": measure, "top": top, "consensus": consensus, "minus": minus, "draws": draws, "seed": seed, "length": length}
+    choices["sites"] = tuple(sites.split(","))
+    how = {"revision": revision, "dtype": dtype, "device": device}
+    _guarded(lambda: _study(model, corpora, languages, limit, out, resume, how, choices, stages))
+
+
+@app.command()
+def lens(
+    model: Model = "polyglot",
+    corpora: Corpora = "embedded",
+    languages: Languages = None,
+    limit: Limit = None,
+    length: Length = None,
+    identify: Annotated[str, typer.Option(help="How a token's language is told: counts, script or lingua.")] = "counts",
+    k: Annotated[int, typer.Option(help="Top tokens per position.")] = 10,
+    out: Annotated[Optional[Path], typer.Option(help="A .parquet file for the table.")] = None,  # noqa: UP045
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """Which language each layer speaks."""
+
+    def run() -> None:
+        from .corpora import load_corpora
+        from .lenses import layer_languages
+        from .models import describe, load_model
+        from .storage import Run, save
+
+        texts = load_corpora(corpora, _codes(languages), limit=limit)
+        loaded = load_model(model, revision=revision, dtype=dtype, device=device)
+        table = layer_languages(loaded, texts, k=k, identify=identify, length=length)  # type: ignore[arg-type]  # checked there
+        own = table[table["token_language"].isin([*texts, "shared"])]
+        _print_table(
+            "Probability mass per language of the token, by layer",
+            ["text", "layer", *own["token_language"].unique()],
+            [
+                [language, str(layer), *(f"{mass:.2f}" for mass in part["mass"])]
+                for (language, layer), part in own.groupby(["text_language", "layer"], sort=False)
+            ],
+        )
+        if out is not None:
+            save(table, out, Run("lens", {"k": k, "identify": identify, "length": length}, describe(loaded), {x: c.facts() for x, c in texts.items()}))
+            _say(f"table: {out}")
+
+    _guarded(run)
+
+
+@app.command()
+def detect(
+    model: Model = "polyglot",
+    corpora: Corpora = "embedded",
+    languages: Languages = None,
+    limit: Limit = None,
+    length: Length = None,
+    out: Out = Path("mwork-neurons"),
+    resume: Resume = False,
+    measure: Annotated[str, typer.Option(help="output, attention or released.")] = "output",
+    top: Annotated[float, typer.Option(help="Share of each layer's units that is the top of a document.")] = 0.1,
+    consensus: Annotated[float, typer.Option(help="Share of documents that must agree; 1 is the paper's intersection.")] = 0.9,
+    minus: Annotated[str, typer.Option(help="others, english, common or none.")] = "others",
+    sites: Annotated[str, typer.Option(help="Sites separated by commas.")] = "q,k,v,z,ffn",
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """PLND: consistent and language-specific neurons, saved as safetensors."""
+
+    def run() -> None:
+        from .corpora import load_corpora
+        from .detect.plnd import importances, plnd, specific
+        from .measure import measure as collect
+        from .models import describe, load_model
+        from .storage import Run, save
+
+        texts = load_corpora(corpora, _codes(languages), limit=limit)
+        loaded = load_model(model, revision=revision, dtype=dtype, device=device)
+        statistic = importances(measure=measure, sites=tuple(sites.split(",")), top=top, length=length)  # type: ignore[arg-type]  # checked there
+        measured = collect(loaded, texts, statistic, out=out / "shards", resume=resume, allow_failures=True)
+        consistent = plnd(measured, consensus=consensus, model=loaded)
+        own = specific(consistent, minus=minus)  # type: ignore[arg-type]  # checked there
+        parameters = {**statistic.parameters(), "consensus": consensus, "minus": minus}
+        made = Run("plnd", parameters, describe(loaded), {x: c.facts() for x, c in texts.items()})
+        save(consistent, out / "consistent.safetensors", made)
+        save(own, out / "specific.safetensors", made)
+        _print_table(
+            "Neurons per language",
+            ["language", "consistent", "specific", *statistic.sites],
+            [[x, str(len(consistent[x])), str(len(own[x])), *(str(int(own[x].masks[s].sum())) for s in statistic.sites)] for x in own],
+        )
+        _say(f"neuron sets: {out / 'specific.safetensors'}")
+        _fail_on(measured.failures)
+
+    _guarded(run)
+
+
+@app.command()
+def doctor(
+    model: Model = "polyglot", revision: Revision = None, dtype: Dtype = None, device: Device = None, length: Length = 256
+) -> None:
+    """Can this model be measured here? Loading, hook points, sizes, parity, padding, memory."""
+
+    def run() -> None:
+        from .doctor import doctor as examine
+
+        checks = examine(model, revision=revision, dtype=dtype, device=device, length=length or 256)
+        _print_table(f"doctor: {model}", ["check", "verdict", "detail"], [[c.name, c.verdict, c.detail] for c in checks])
+        if any(c.verdict == "failed" for c in checks):
+            raise typer.Exit(1)
+
+    _guarded(run)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished study.")]) -> None:
+    """Write report.html of a study again, from its tables."""
+
+    def run() -> None:
+        from .report import write_report
+        from .study import load_study
+
+        _say(f"report: {write_report(load_study(folder), folder / 'report.html')}")
+
+    _guarded(run)
+
+
+def _study(
+    model: str, corpora: str, languages: str | None, limit: int | None, out: Path, resume: bool, how: dict[str, Any], choices: dict[str, Any], stages: str | None
+) -> None:
+    from .corpora import load_corpora
+    from .models import load_model
+    from .sites import n_layers
+    from .stages import Stages
+    from .study import Settings
+    from .study import study as run
+
+    texts = load_corpora(corpora, _codes(languages), limit=limit)
+    settings = Settings(**choices)
+    loaded = load_model(model, **how)
+    split: Any = "lens"
+    if stages not in (None, "lens"):
+        try:
+            first, last = (int(part) for part in str(stages).split(","))
+        except ValueError:
+            raise ValueError(f"--stages {stages!r}: give lens, or two numbers of layers such as 8,4") from None
+        split = Stages.of(n_layers(loaded), understanding=first, generation=last)
+    result = run(loaded, texts, split, settings=settings, out=out, resume=resume, say=_say)
+    _print_study(result)
+    _say(f"report: {out / 'report.html'}")
+    _fail_on(result.failures or {})
+
+
+def _print_study(result: Any) -> None:
+    def interval(row: Any, name: str) -> str:
+        value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+        return "-" if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    rows = [
+        [row["stage"].replace("_", "-"), row["structure"], row["neurons"], f"{row['count']:.0f}", interval(row, "eng"), interval(row, "non_eng"),
+         interval(row, "delta"), "-" if row["p_delta"] != row["p_delta"] else f"{row['p_delta']:.2f}"]
+        for _, row in result.summary.iterrows()
+    ]  # fmt: skip
+    _print_table(
+        "Change of log-likelihood (nats per token) when neurons are off",
+        ["stage", "structure", "neurons", "n", "English", "other languages", "Delta", "p"],
+        rows,
+    )
+    for finding in result.findings:
+        _say(f"- {finding}")
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _codes(languages: str | None) -> list[str] | None:
+    return None if languages is None else [code.strip() for code in languages.split(",") if code.strip()]
+
+
+def _say(message: str) -> None:
+    typer.echo(message)
+
+
+def _fail_on(failures: Any) -> None:
+    """Exit with 1 and the names of the documents that failed."""
+    if failures:
+        named = [f"{language}/{name}: {why}" for language, names in failures.items() for name, why in names.items()]
+        typer.echo(f"error: {len(named)} document(s) failed and are left out of the results: {'; '.join(named)}", err=True)
+        raise typer.Exit(1)
+
+
+def _guarded(run: Callable[[], None]) -> None:
+    """Errors of the user's making are one line; an interruption says what is kept; anything else keeps its traceback."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    try:
+        run()
+    except KeyboardInterrupt:
+        _stop("interrupted: what was finished is kept - run the same command with --resume to continue", 130)
+    except (ValueError, OSError, NotImplementedError, ImportError, RuntimeError) as error:
+        _stop(f"error: {error}", 1)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code) from None
+
+
+def main() -> None:
+    """Entry point of `mwork-lens`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
