@@ -62,7 +62,7 @@ _HOME = {
     "evaluate": "evaluate",
     "difference": "evaluate",
     "Study": "study",
-    "Settings": "study",
+    "Settings": "grid",
     "study": "study",
     "save": "storage",
     "load": "storage",
@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from .detect.plnd import importances, neuron_importance, plnd, released_importance, specific
     from .doctor import doctor
     from .evaluate import difference, evaluate
+    from .grid import Settings
     from .interventions import Edit, applied, deactivate, patch, record, scale, set_to, zero
     from .lenses import Reading, layer_languages, read, token_languages
     from .measure import DocumentsFailed, Measured, measure
@@ -118,4 +119,4 @@ if TYPE_CHECKING:
     from .stages import Stages
     from .stats import Importances, Moments, moments
     from .storage import Run, load, save
-    from .study import Settings, Study, study
+    from .study import Study, study

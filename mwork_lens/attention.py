@@ -13,7 +13,7 @@ reproduced is refused. Rotary conventions (half-split, adjacent pairs) are told 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import einsum, rearrange
@@ -40,10 +40,13 @@ class Rotation:
     """The other coordinate of the pair; itself where nothing is rotated."""
 
     def __call__(self, x: Float[Tensor, "*axes pos d_head"]) -> Float[Tensor, "*axes pos d_head"]:
+        """Rotate."""
         return x * self.own + (x * self.cross)[..., self.partner]
 
     @classmethod
-    def of(cls, cos: Float[Tensor, "pos rotary"], sin: Float[Tensor, "pos rotary"], d_head: int, pairs: str) -> "Rotation":
+    def of(
+        cls, cos: Float[Tensor, "pos rotary"], sin: Float[Tensor, "pos rotary"], d_head: int, pairs: str
+    ) -> "Rotation":
         """From the model's cosine and sine tables, for one of the pairings in `PAIRINGS`."""
         rotary = cos.shape[-1]
         if pairs == "adjacent, halved tables":  # GLM, ERNIE: one entry per pair, stored as two halves
@@ -140,7 +143,9 @@ def of_layer(model: Any, layer: int, captured: Mapping[str, Tensor]) -> Attentio
         NotImplementedError: The parts do not reproduce the model's own scores, pattern and z.
     """
     attn, shape = blocks(model)[layer].attn, heads(model, layer)
-    split = {s: rearrange(captured[s][0].float(), "pos (head d) -> head pos d", d=shape.d_head) for s in ("q", "k", "v", "z")}
+    split = {
+        s: rearrange(captured[s][0].float(), "pos (head d) -> head pos d", d=shape.d_head) for s in ("q", "k", "v", "z")
+    }
     original = attn.original_component
     common = {
         "layer": layer, "q": split["q"], "k": split["k"], "v": split["v"], "W_O": attn.W_O.detach().float(),

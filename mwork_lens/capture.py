@@ -44,7 +44,9 @@ def forward(model: Any, tokens: Tokens) -> Tensor:
         return model(tokens.ids.to(device), attention_mask=mask)
 
 
-def capture(model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer: OnLayer, *, layers: Iterable[int] | None = None) -> None:
+def capture(
+    model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer: OnLayer, *, layers: Iterable[int] | None = None
+) -> None:
     """Run one forward and hand each layer's activations to `on_layer`, in the order of the layers.
 
     Args:
@@ -57,7 +59,8 @@ def capture(model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer:
         layers: Layers to listen to, default all.
 
     Raises:
-        ValueError: No site is given; a site, layer or hook point is missing, or delivers another width than the weights have, or NaN or infinite values.
+        ValueError: No site is given; a site, layer or hook point does not exist; a hook point delivers another width than the
+            weights have, or NaN or infinite values.
         RuntimeError: A hook point did not fire.
         NotImplementedError: An FFN site of a mixture-of-experts block.
     """
@@ -67,7 +70,11 @@ def capture(model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer:
         raise ValueError(f"no site given: choose from {', '.join(SITES)}")
     chosen = list(range(n_layers(model)) if layers is None else layers)
     names = {(site, layer): require_hook(model, site, layer) for layer in chosen for site in wanted}
-    expected = {site: {layer: width(model, site, layer) for layer in chosen} for site in wanted if site in (*HEAD_SITES, "ffn", "ffn_gate")}
+    expected = {
+        site: {layer: width(model, site, layer) for layer in chosen}
+        for site in wanted
+        if site in (*HEAD_SITES, "ffn", "ffn_gate")
+    }
     arrived: dict[int, dict[str, Tensor]] = {}
     finished: set[int] = set()
 

@@ -10,11 +10,18 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="How does a language model handle many languages?")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How does a language model handle many languages?",
+)
 
 Model = Annotated[str, typer.Option(help="polyglot (embedded), a local Hugging Face folder, or a hub id.")]
 Corpora = Annotated[str, typer.Option(help="embedded, or a folder of en.txt, de.jsonl and the like.")]
-Languages = Annotated[Optional[str], typer.Option(help="Codes separated by commas, such as en,de,fr; default all there are.")]  # noqa: UP045  # typer on Python 3.10
+Languages = Annotated[
+    str | None, typer.Option(help="Codes separated by commas, such as en,de,fr; default all there are.")
+]  # typer on Python 3.10
 Limit = Annotated[Optional[int], typer.Option(help="Documents per language at most.")]  # noqa: UP045
 Revision = Annotated[Optional[str], typer.Option(help="Hub revision.")]  # noqa: UP045
 Dtype = Annotated[Optional[str], typer.Option(help="float32, bfloat16, ...; default the checkpoint's.")]  # noqa: UP045
@@ -45,7 +52,9 @@ def study(
     stages: Annotated[str, typer.Option(help="lens, or layers of understanding and generation, such as 8,4.")] = "lens",
     measure: Annotated[str, typer.Option(help="output, attention or released.")] = "output",
     top: Annotated[float, typer.Option(help="Share of each layer's units that is the top of a document.")] = 0.1,
-    consensus: Annotated[float, typer.Option(help="Share of documents that must agree; 1 is the paper's intersection.")] = 0.9,
+    consensus: Annotated[
+        float, typer.Option(help="Share of documents that must agree; 1 is the paper's intersection.")
+    ] = 0.9,
     minus: Annotated[str, typer.Option(help="others, english, common or none.")] = "others",
     sites: Annotated[str, typer.Option(help="Sites separated by commas.")] = "q,k,v,z,ffn",
     draws: Annotated[int, typer.Option(help="Random controls per cell, at least 10.")] = 10,
@@ -55,7 +64,15 @@ def study(
     device: Device = None,
 ) -> None:
     """Lens, detection, layer counts, overlap and the deactivation grid of any model, with a report."""
-    choices = {"measure": measure, "top": top, "consensus": consensus, "minus": minus, "draws": draws, "seed": seed, "length": length}
+    choices = {
+        "measure": measure,
+        "top": top,
+        "consensus": consensus,
+        "minus": minus,
+        "draws": draws,
+        "seed": seed,
+        "length": length,
+    }
     choices["sites"] = tuple(sites.split(","))
     how = {"revision": revision, "dtype": dtype, "device": device}
     _guarded(lambda: _study(model, corpora, languages, limit, out, resume, how, choices, stages))
@@ -96,7 +113,16 @@ def lens(
             ],
         )
         if out is not None:
-            save(table, out, Run("lens", {"k": k, "identify": identify, "length": length}, describe(loaded), {x: c.facts() for x, c in texts.items()}))
+            save(
+                table,
+                out,
+                Run(
+                    "lens",
+                    {"k": k, "identify": identify, "length": length},
+                    describe(loaded),
+                    {x: c.facts() for x, c in texts.items()},
+                ),
+            )
             _say(f"table: {out}")
 
     _guarded(run)
@@ -113,7 +139,9 @@ def detect(
     resume: Resume = False,
     measure: Annotated[str, typer.Option(help="output, attention or released.")] = "output",
     top: Annotated[float, typer.Option(help="Share of each layer's units that is the top of a document.")] = 0.1,
-    consensus: Annotated[float, typer.Option(help="Share of documents that must agree; 1 is the paper's intersection.")] = 0.9,
+    consensus: Annotated[
+        float, typer.Option(help="Share of documents that must agree; 1 is the paper's intersection.")
+    ] = 0.9,
     minus: Annotated[str, typer.Option(help="others, english, common or none.")] = "others",
     sites: Annotated[str, typer.Option(help="Sites separated by commas.")] = "q,k,v,z,ffn",
     revision: Revision = None,
@@ -142,7 +170,15 @@ def detect(
         _print_table(
             "Neurons per language",
             ["language", "consistent", "specific", *statistic.sites],
-            [[x, str(len(consistent[x])), str(len(own[x])), *(str(int(own[x].masks[s].sum())) for s in statistic.sites)] for x in own],
+            [
+                [
+                    x,
+                    str(len(consistent[x])),
+                    str(len(own[x])),
+                    *(str(int(own[x].masks[s].sum())) for s in statistic.sites),
+                ]
+                for x in own
+            ],
         )
         _say(f"neuron sets: {out / 'specific.safetensors'}")
         _fail_on(measured.failures)
@@ -152,7 +188,11 @@ def detect(
 
 @app.command()
 def doctor(
-    model: Model = "polyglot", revision: Revision = None, dtype: Dtype = None, device: Device = None, length: Length = 256
+    model: Model = "polyglot",
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    length: Length = 256,
 ) -> None:
     """Can this model be measured here? Loading, hook points, sizes, parity, padding, memory."""
 
@@ -160,7 +200,9 @@ def doctor(
         from .doctor import doctor as examine
 
         checks = examine(model, revision=revision, dtype=dtype, device=device, length=length or 256)
-        _print_table(f"doctor: {model}", ["check", "verdict", "detail"], [[c.name, c.verdict, c.detail] for c in checks])
+        _print_table(
+            f"doctor: {model}", ["check", "verdict", "detail"], [[c.name, c.verdict, c.detail] for c in checks]
+        )
         if any(c.verdict == "failed" for c in checks):
             raise typer.Exit(1)
 
@@ -181,13 +223,21 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished stu
 
 
 def _study(
-    model: str, corpora: str, languages: str | None, limit: int | None, out: Path, resume: bool, how: dict[str, Any], choices: dict[str, Any], stages: str | None
+    model: str,
+    corpora: str,
+    languages: str | None,
+    limit: int | None,
+    out: Path,
+    resume: bool,
+    how: dict[str, Any],
+    choices: dict[str, Any],
+    stages: str | None,
 ) -> None:
     from .corpora import load_corpora
+    from .grid import Settings
     from .models import load_model
     from .sites import n_layers
     from .stages import Stages
-    from .study import Settings
     from .study import study as run
 
     texts = load_corpora(corpora, _codes(languages), limit=limit)
@@ -249,7 +299,9 @@ def _fail_on(failures: Any) -> None:
     """Exit with 1 and the names of the documents that failed."""
     if failures:
         named = [f"{language}/{name}: {why}" for language, names in failures.items() for name, why in names.items()]
-        typer.echo(f"error: {len(named)} document(s) failed and are left out of the results: {'; '.join(named)}", err=True)
+        typer.echo(
+            f"error: {len(named)} document(s) failed and are left out of the results: {'; '.join(named)}", err=True
+        )
         raise typer.Exit(1)
 
 

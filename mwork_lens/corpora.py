@@ -70,7 +70,9 @@ class Corpus:
     def shard(self, index: int, of: int) -> "Corpus":
         """The `index`-th of `of` consecutive parts; together they are the corpus, in order."""
         if not 0 <= index < of <= len(self):
-            raise ValueError(f"shard {index} of {of} does not exist for {len(self)} documents: give 0 <= index < of <= documents")
+            raise ValueError(
+                f"shard {index} of {of} does not exist for {len(self)} documents: give 0 <= index < of <= documents"
+            )
         cuts = [round(len(self) * i / of) for i in range(of + 1)]
         return self._part(range(cuts[index], cuts[index + 1]))
 
@@ -114,9 +116,13 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.keep.shape:
-            raise ValueError(f"ids and keep must both be [batch, pos], got {list(self.ids.shape)} and {list(self.keep.shape)}")
+            raise ValueError(
+                f"ids and keep must both be [batch, pos], got {list(self.ids.shape)} and {list(self.keep.shape)}"
+            )
         if self.attention_mask is not None and self.attention_mask.shape != self.ids.shape:
-            raise ValueError(f"attention_mask must be {list(self.ids.shape)} like ids, got {list(self.attention_mask.shape)}")
+            raise ValueError(
+                f"attention_mask must be {list(self.ids.shape)} like ids, got {list(self.attention_mask.shape)}"
+            )
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -133,7 +139,9 @@ class Tokens:
         return Tokens(self.ids[index, real][None], self.keep[index, real][None], self.language, None, names)
 
 
-def load_corpora(source: Any = EMBEDDED, languages: Sequence[str] | None = None, *, limit: int | None = None) -> dict[str, Corpus]:
+def load_corpora(
+    source: Any = EMBEDDED, languages: Sequence[str] | None = None, *, limit: int | None = None
+) -> dict[str, Corpus]:
     """Documents per language.
 
     Args:
@@ -151,19 +159,28 @@ def load_corpora(source: Any = EMBEDDED, languages: Sequence[str] | None = None,
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give the largest number of documents per language, at least 1")
     if isinstance(source, Mapping):
-        available = {language: _from_mapping(language, value) for language, value in source.items() if languages is None or language in languages}
+        available = {
+            language: _from_mapping(language, value)
+            for language, value in source.items()
+            if languages is None or language in languages
+        }
     elif isinstance(source, str) and source == EMBEDDED:
         available = _from_folder(Path(str(resources.files("mwork_lens") / "data" / "texts")), languages, name=EMBEDDED)
     else:
         available = _from_folder(Path(source), languages, name=str(source))
     chosen = list(languages or available)
     if missing := [language for language in chosen if language not in available]:
-        raise ValueError(f"no texts for language {missing[0]!r} in this source: it has {', '.join(available) or 'none'}")
+        raise ValueError(
+            f"no texts for language {missing[0]!r} in this source: it has {', '.join(available) or 'none'}"
+        )
     if not chosen:
         raise ValueError(f"{source} holds no corpus: expected files such as en.txt or en.jsonl")
     for language in chosen:
         require_language(language)
-    return {language: available[language]._part(range(min(limit or len(available[language]), len(available[language])))) for language in chosen}
+    return {
+        language: available[language]._part(range(min(limit or len(available[language]), len(available[language]))))
+        for language in chosen
+    }
 
 
 def _from_mapping(language: str, value: Any) -> Corpus:
@@ -173,7 +190,9 @@ def _from_mapping(language: str, value: Any) -> Corpus:
         raise ValueError(f"the texts of {language!r} are one string: give a list of documents")
     if hasattr(value, "column_names"):  # a datasets.Dataset
         if "text" not in value.column_names:
-            raise ValueError(f"the data set of {language!r} has no column 'text', only {value.column_names}: rename the column")
+            raise ValueError(
+                f"the data set of {language!r} has no column 'text', only {value.column_names}: rename the column"
+            )
         return Corpus(language, tuple(value["text"]), source=getattr(value.info, "dataset_name", None) or "datasets")
     return Corpus(language, tuple(value))
 
@@ -181,7 +200,11 @@ def _from_mapping(language: str, value: Any) -> Corpus:
 def _from_folder(folder: Path, languages: Sequence[str] | None, *, name: str) -> dict[str, Corpus]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give a folder that holds en.txt, de.jsonl and the like")
-    files = {path.stem: path for ending in ("jsonl", "txt") for path in sorted(folder.glob(f"*.{ending}"), key=lambda path: (path.stem != "en", path.stem))}
+    files = {
+        path.stem: path
+        for ending in ("jsonl", "txt")
+        for path in sorted(folder.glob(f"*.{ending}"), key=lambda path: (path.stem != "en", path.stem))
+    }
     wanted = files if languages is None else {language: files[language] for language in languages if language in files}
     return {language: _read_file(path, language, name) for language, path in wanted.items()}
 
@@ -202,7 +225,9 @@ def _read_file(path: Path, language: str, source: str) -> Corpus:
             record = json.loads(line)
             texts.append(record["text"].strip())
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f'{path}, line {number}: expected a JSON object such as {{"id": "1", "text": "..."}} ({error!r})') from error
+            raise ValueError(
+                f'{path}, line {number}: expected a JSON object such as {{"id": "1", "text": "..."}} ({error!r})'
+            ) from error
         ids.append(str(record.get("id", len(ids))))
     return Corpus(language, tuple(texts), tuple(ids), source=source)
 
@@ -227,9 +252,14 @@ def batches(corpus: Corpus, model: Any, *, size: int = 16, length: int | None = 
             raise ValueError(f"{name}={value} must be at least 1")
     encoded, truncated = encode(corpus, model, length=length)
     if truncated:
-        warnings.warn(f"{truncated} of {len(corpus)} documents of {corpus.language!r} were longer than the limit and were truncated", stacklevel=2)
+        warnings.warn(
+            f"{truncated} of {len(corpus)} documents of {corpus.language!r} were longer than the limit and were truncated",
+            stacklevel=2,
+        )
     for at in range(0, len(encoded), size):
-        yield pad(encoded[at : at + size], corpus.language, corpus.ids[at : at + size], bos=model.tokenizer.bos_token_id)
+        yield pad(
+            encoded[at : at + size], corpus.language, corpus.ids[at : at + size], bos=model.tokenizer.bos_token_id
+        )
 
 
 def context_length(model: Any) -> int:
@@ -247,7 +277,9 @@ def encode(corpus: Corpus, model: Any, *, length: int | None = None) -> tuple[li
     bos = model.tokenizer.bos_token_id
     encoded, truncated = [], 0
     # verbose=False: the tokenizer's own "longer than the maximum" warning is replaced by our count
-    for (name, _), ids in zip(corpus.documents(), model.tokenizer(list(corpus.texts), verbose=False)["input_ids"], strict=True):
+    for (name, _), ids in zip(
+        corpus.documents(), model.tokenizer(list(corpus.texts), verbose=False)["input_ids"], strict=True
+    ):
         if not [i for i in ids if i != bos]:
             raise ValueError(f"document {name!r} of {corpus.language!r} has no token: remove it from the corpus")
         truncated += len(ids) > limit

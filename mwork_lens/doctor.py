@@ -1,11 +1,11 @@
 """Can this model be measured here? `mwork-lens doctor --model X` asks before a long run does.
 
-    loads        offline, from what is on this machine
-    parity       logits equal those of the plain Hugging Face model
-    padding      a document alone equals the same document in a batch, padded on the right and on the left
-    hooks        every hook point that the sites need is listed and fires, with the width of the weights
-    attention    scores, pattern and z are reproduced from q, k and v, so that importances of q and k are exact
-    memory       an estimate for weights, a forward and an importance pass
+loads        offline, from what is on this machine
+parity       logits equal those of the plain Hugging Face model
+padding      a document alone equals the same document in a batch, padded on the right and on the left
+hooks        every hook point that the sites need is listed and fires, with the width of the weights
+attention    scores, pattern and z are reproduced from q, k and v, so that importances of q and k are exact
+memory       an estimate for weights, a forward and an importance pass
 """
 
 import os
@@ -62,11 +62,19 @@ def doctor(name: Any = "polyglot", *, tokenizer: Any = None, length: int = 256, 
         return [Check("loads offline", "failed", f"{type(error).__name__}: {error}")]
     facts = describe(model)
     first = model.tokenizer(PROBE[0])["input_ids"][:6]
+    sizes = f"{facts['parameters']:,} parameters, {facts['dtype']}, {facts['layers']} layers, context {context_length(model)}"
+    bos = "first" if first[0] == model.tokenizer.bos_token_id else "not added"
     checks = [
-        Check("loads offline", "ok", f"{facts['architecture']}, {facts['parameters']:,} parameters, {facts['dtype']}, {facts['layers']} layers, context {context_length(model)}"),
-        Check("tokens", "ok", f"first ids {first} = {model.tokenizer.convert_ids_to_tokens(first)}; BOS {'first' if first[0] == model.tokenizer.bos_token_id else 'not added'}"),
-    ]  # fmt: skip
-    for make in (lambda: _parity(model, name, plain, how), lambda: _padding(model), lambda: _hooks(model), lambda: _attention(model), lambda: _memory(model, length)):
+        Check("loads offline", "ok", f"{facts['architecture']}, {sizes}"),
+        Check("tokens", "ok", f"first ids {first} = {model.tokenizer.convert_ids_to_tokens(first)}; BOS {bos}"),
+    ]
+    for make in (
+        lambda: _parity(model, name, plain, how),
+        lambda: _padding(model),
+        lambda: _hooks(model),
+        lambda: _attention(model),
+        lambda: _memory(model, length),
+    ):
         try:
             checks.append(make())
         except Exception as error:  # a check that breaks is an answer too
@@ -100,7 +108,10 @@ def _probe(model: Any, *, left: bool) -> tuple[Tokens, list[Tokens]]:
     alone = [pad([row], "", [""], bos=bos) for row in rows]
     batch = pad(rows, "", [""] * len(rows), bos=bos)
     if left:
-        flipped = [torch.stack([row.roll(int((~mask).sum())) for row, mask in zip(x, batch.mask, strict=True)]) for x in (batch.ids, batch.keep, batch.mask)]
+        flipped = [
+            torch.stack([row.roll(int((~mask).sum())) for row, mask in zip(x, batch.mask, strict=True)])
+            for x in (batch.ids, batch.keep, batch.mask)
+        ]
         batch = Tokens(flipped[0], flipped[1], "", flipped[2])
     return batch, alone
 
@@ -108,12 +119,19 @@ def _probe(model: Any, *, left: bool) -> tuple[Tokens, list[Tokens]]:
 def _parity(model: Any, name: Any, plain: Any, how: dict[str, Any]) -> Check:
     if plain is None:
         if hasattr(name, "hook_dict"):
-            return Check("parity with Hugging Face", "limited", "a TransformerLens model was given: there is no plain model to compare with")
+            return Check(
+                "parity with Hugging Face",
+                "limited",
+                "a TransformerLens model was given: there is no plain model to compare with",
+            )
         from transformers import AutoModelForCausalLM
 
         with _offline():
             plain = AutoModelForCausalLM.from_pretrained(
-                resolve(name), revision=how.get("revision"), dtype=next(model.parameters()).dtype, attn_implementation="eager"
+                resolve(name),
+                revision=how.get("revision"),
+                dtype=next(model.parameters()).dtype,
+                attn_implementation="eager",
             ).eval()
         plain.to(next(model.parameters()).device)
     worst = 0.0
@@ -123,7 +141,11 @@ def _parity(model: Any, name: Any, plain: Any, how: dict[str, Any]) -> Check:
             theirs = plain(ids).logits.float()
         worst = max(worst, float((forward(model, tokens).float() - theirs).abs().max() / theirs.abs().max()))
     tolerance = 5e-2 if next(model.parameters()).dtype != torch.float32 else 1e-4
-    return Check("parity with Hugging Face", "ok" if worst <= tolerance else "failed", f"largest difference of logits {worst:.1e} of their size")
+    return Check(
+        "parity with Hugging Face",
+        "ok" if worst <= tolerance else "failed",
+        f"largest difference of logits {worst:.1e} of their size",
+    )
 
 
 def _padding(model: Any) -> Check:
@@ -131,12 +153,19 @@ def _padding(model: Any) -> Check:
     for side in ("right", "left"):
         batch, alone = _probe(model, left=side == "left")
         logits = forward(model, batch)
-        gaps = [_gap(logits[i][batch.mask[i].to(logits.device)], forward(model, tokens)[0]) for i, tokens in enumerate(alone)]
+        gaps = [
+            _gap(logits[i][batch.mask[i].to(logits.device)], forward(model, tokens)[0])
+            for i, tokens in enumerate(alone)
+        ]
         worst[side] = max(gaps)
     tolerance = 5e-2 if next(model.parameters()).dtype != torch.float32 else 1e-4
     good = [side for side, gap in worst.items() if gap <= tolerance]
     verdict: Verdict = "ok" if len(good) == 2 else "limited" if "right" in good else "failed"
-    return Check("batch equals single", verdict, ", ".join(f"{side} padding off by {gap:.1e}" for side, gap in worst.items()) + "; mwork_lens pads right")
+    return Check(
+        "batch equals single",
+        verdict,
+        ", ".join(f"{side} padding off by {gap:.1e}" for side, gap in worst.items()) + "; mwork_lens pads right",
+    )
 
 
 def _gap(ours: Tensor, theirs: Tensor) -> float:
@@ -168,8 +197,14 @@ def _attention(model: Any) -> Check:
 
     capture(model, _probe(model, left=False)[1][1], wanted(model), on_layer)
     if refused:
-        return Check("attention is understood", "limited", f"{len(refused)} of {n_layers(model)} layers are not: {refused[0]}")
-    return Check("attention is understood", "ok", f"scores, pattern and z of all {n_layers(model)} layers are reproduced from q, k and v")
+        return Check(
+            "attention is understood", "limited", f"{len(refused)} of {n_layers(model)} layers are not: {refused[0]}"
+        )
+    return Check(
+        "attention is understood",
+        "ok",
+        f"scores, pattern and z of all {n_layers(model)} layers are reproduced from q, k and v",
+    )
 
 
 def _memory(model: Any, length: int) -> Check:
@@ -178,9 +213,15 @@ def _memory(model: Any, length: int) -> Check:
     item = next(model.parameters()).element_size()
     vocab = int(model.W_U.shape[1])
     ffn = 0 if is_mixture_of_experts(model, 0) else width(model, "ffn")
-    batch = 16 * length * (vocab * (item + 4) + 6 * d_model * item + 2 * ffn * item) + 16 * shape.query * length * length * (item + 4)
+    batch = 16 * length * (
+        vocab * (item + 4) + 6 * d_model * item + 2 * ffn * item
+    ) + 16 * shape.query * length * length * (item + 4)
     document = 6 * 4 * shape.query * length * length + 4 * length * (12 * d_model + 4 * ffn) + (1 << 23)
-    parts = {"weights": weights, f"a batch of 16 x {length} tokens": batch, f"importances of one document of {length} tokens": document}
+    parts = {
+        "weights": weights,
+        f"a batch of 16 x {length} tokens": batch,
+        f"importances of one document of {length} tokens": document,
+    }
     return Check("memory, estimated", "ok", ", ".join(f"{what} {_bytes(size)}" for what, size in parts.items()))
 
 

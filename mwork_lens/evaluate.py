@@ -5,7 +5,9 @@ A mean is a ratio of sums (nats per token), and intervals come from resampling d
 texts are parallel, for every language: `with deactivate(model, neurons): evaluate(model, texts)` beside `evaluate(model, texts)`.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .capture import forward
-from .corpora import Corpus, Tokens, batches
+from .corpora import Corpus, Tokens, encode, pad
 
 SCORES = ("condition", "language", "document", "nll", "tokens")
 """Columns of `evaluate`: one row a document."""
@@ -33,7 +35,9 @@ def document_nll(model: Any, tokens: Tokens) -> Float[Tensor, " batch"]:
     """
     logits = forward(model, tokens)[:, :-1].float()
     targets = tokens.ids[:, 1:].to(logits.device)
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(
+        targets
+    )
     scored = tokens.keep[:, 1:].to(losses.device)
     sums = torch.where(scored, losses, torch.zeros_like(losses)).double().sum(1).cpu()
     if not bool(torch.isfinite(sums).all()):
@@ -41,6 +45,74 @@ def document_nll(model: Any, tokens: Tokens) -> Float[Tensor, " batch"]:
         names = ", ".join(tokens.documents[i] if tokens.documents else f"row {i}" for i in bad)
         raise ValueError(f"NaN or infinite logits in {names}: load the model with dtype='float32', or soften the edit")
     return sums
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Documents of some languages as batches of similar length, made once and scored under many conditions."""
+
+    batches: tuple[Tokens, ...]
+    """Sorted by length, so that little is padded; languages may share a batch."""
+    order: tuple[int, ...]
+    """Row of `names` that each scored document is."""
+    names: pd.DataFrame
+    """Columns language, document, tokens (those that are scored), in the order of the texts."""
+
+    def scores(self, model: Any) -> np.ndarray:
+        """NLL of each document, in nats, in the order of `names`; edits in force apply.
+
+        Raises:
+            ValueError: Logits are not finite.
+        """
+        scored = np.empty(len(self.order))
+        scored[list(self.order)] = np.concatenate([document_nll(model, tokens).numpy() for tokens in self.batches])
+        return scored
+
+
+def prepare(
+    model: Any,
+    texts: Mapping[str, Corpus],
+    languages: Sequence[str] | None = None,
+    *,
+    size: int = 16,
+    length: int | None = None,
+) -> Prepared:
+    """Tokenise held-out documents for scoring.
+
+    Args:
+        model: What `load_model` returned.
+        texts: Held-out documents per language.
+        languages: Which to score, default all.
+        size: Documents per batch.
+        length: Tokens per document at most.
+
+    Raises:
+        ValueError: A language has no texts, or a document no token to predict.
+    """
+    bos = model.tokenizer.bos_token_id
+    rows, names = [], []
+    for language in languages or texts:
+        if language not in texts:
+            raise ValueError(f"no held-out texts for language {language!r}: there are {', '.join(texts) or 'none'}")
+        encoded, truncated = encode(texts[language], model, length=length)
+        if truncated:
+            warnings.warn(
+                f"{truncated} of {len(encoded)} documents of {language!r} were longer than the limit and were truncated",
+                stacklevel=2,
+            )
+        rows += encoded
+        names += [
+            (language, document, len(row) - 1)
+            for (document, _), row in zip(texts[language].documents(), encoded, strict=True)
+        ]
+    if short := [f"{language}/{document}" for language, document, tokens in names if tokens < 1]:
+        raise ValueError(f"document {short[0]} has a single token, so there is none to predict: remove it")
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    groups = [order[at : at + size] for at in range(0, len(order), size)]
+    made = tuple(
+        pad([rows[i] for i in group], "", [f"{names[i][0]}/{names[i][1]}" for i in group], bos=bos) for group in groups
+    )
+    return Prepared(made, tuple(order), pd.DataFrame(names, columns=["language", "document", "tokens"]))
 
 
 def evaluate(
@@ -66,21 +138,19 @@ def evaluate(
         Columns `SCORES`: condition, language, document, nll (nats, summed), tokens.
 
     Raises:
-        ValueError: A language has no texts, or logits are not finite.
+        ValueError: A language has no texts, a document no token to predict, or logits are not finite.
     """
-    rows = []
-    for language in languages or texts:
-        if language not in texts:
-            raise ValueError(f"no held-out texts for language {language!r}: there are {', '.join(texts) or 'none'}")
-        for tokens in batches(texts[language], model, size=size, length=length):
-            counted = tokens.keep[:, 1:].sum(1).tolist()
-            rows += [(condition, language, *row) for row in zip(tokens.documents, document_nll(model, tokens).tolist(), counted, strict=True)]
-    return pd.DataFrame(rows, columns=list(SCORES))
+    ready = prepare(model, texts, languages, size=size, length=length)
+    return ready.names.assign(condition=condition, nll=ready.scores(model))[list(SCORES)]
 
 
 def resample(documents: int, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Bootstrap weights [resample doc]: how often each document is drawn; the same for all conditions."""
-    return np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=resamples).astype(float)
+    return (
+        np.random.default_rng(seed)
+        .multinomial(documents, np.full(documents, 1 / documents), size=resamples)
+        .astype(float)
+    )
 
 
 def difference(after: pd.DataFrame, before: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
@@ -102,10 +172,14 @@ def difference(after: pd.DataFrame, before: pd.DataFrame, *, resamples: int = RE
     for language in before["language"].unique():
         b, a = (t[t["language"] == language].set_index("document") for t in (before, after))
         if list(a.index) != list(b.index) or not (a["tokens"] == b["tokens"]).all():
-            raise ValueError(f"the two tables do not score the same tokens of {language!r}: evaluate the same texts with the same length")
+            raise ValueError(
+                f"the two tables do not score the same tokens of {language!r}: evaluate the same texts with the same length"
+            )
         weights, tokens = resample(len(b), resamples=resamples, seed=seed), b["tokens"].to_numpy(float)
         gap = (a["nll"] - b["nll"]).to_numpy(float)
         low, high = np.quantile((weights @ gap) / (weights @ tokens), [0.025, 0.975])
         total = tokens.sum()
-        rows.append((language, b["nll"].sum() / total, a["nll"].sum() / total, gap.sum() / total, low, high, len(b), int(total)))
+        rows.append(
+            (language, b["nll"].sum() / total, a["nll"].sum() / total, gap.sum() / total, low, high, len(b), int(total))
+        )
     return pd.DataFrame(rows, columns=list(DIFFERENCES))

@@ -148,21 +148,38 @@ def patch(source: Mapping[tuple[Site, int], Float[Tensor, "batch pos width"]], w
             if x.shape[1] == 1 and new.shape[1] > 1:  # a generation step after the prompt
                 return x
             if x.shape[0] != new.shape[0] or x.shape[1] < new.shape[1] or x.shape[2:] != new.shape[2:]:
-                raise ValueError(f"patch of {site!r} in layer {layer} holds {list(new.shape)}, the run has {list(x.shape)}: [batch pos width] must fit")
+                raise ValueError(
+                    f"patch of {site!r} in layer {layer} holds {list(new.shape)}, the run has {list(x.shape)}: [batch pos width] must fit"
+                )
             put = new.to(x.device, x.dtype)
             part = x[:, : new.shape[1]]
-            return torch.cat([put if mask is None else torch.where(mask.to(x.device), put, part), x[:, new.shape[1] :]], dim=1)
+            return torch.cat(
+                [put if mask is None else torch.where(mask.to(x.device), put, part), x[:, new.shape[1] :]], dim=1
+            )
 
         return change
 
-    places = {place: new for place, new in source.items() if where is None or (place[0] in where.masks and bool(where.masks[place[0]][place[1]].any()))}
+    places = {
+        place: new
+        for place, new in source.items()
+        if where is None or (place[0] in where.masks and bool(where.masks[place[0]][place[1]].any()))
+    }
     if not places:
-        raise ValueError("patch: the recorded activations and the neuron set have no layer in common, so the edit would do nothing")
+        raise ValueError(
+            "patch: the recorded activations and the neuron set have no layer in common, so the edit would do nothing"
+        )
     shapes = {} if where is None else {site: where.shapes[site] for site, _ in places}
-    return Edit({(s, i): make(s, i, x) for (s, i), x in places.items()}, name="patch", model=None if where is None else where.model, shapes=shapes)
+    return Edit(
+        {(s, i): make(s, i, x) for (s, i), x in places.items()},
+        name="patch",
+        model=None if where is None else where.model,
+        shapes=shapes,
+    )
 
 
-def record(model: Any, tokens: Tokens | Tensor, sites: Iterable[str], *, layers: Iterable[int] | None = None) -> dict[tuple[Site, int], Tensor]:
+def record(
+    model: Any, tokens: Tokens | Tensor, sites: Iterable[str], *, layers: Iterable[int] | None = None
+) -> dict[tuple[Site, int], Tensor]:
     """Activations [batch pos width] per (site, layer), copied, for `patch`. Ask for the layers you need: this is a cache.
 
     Raises:
@@ -206,28 +223,45 @@ def applied(model: Any, *edits: Edit) -> Iterator[Any]:
         yield model
     silent = [f"{site}[{layer}] of {edits[number].name}" for (number, site, layer), count in fired.items() if not count]
     if silent:
-        raise RuntimeError(f"these edits never fired: {', '.join(silent)} - the model was not run inside the with, or not through these layers")
+        raise RuntimeError(
+            f"these edits never fired: {', '.join(silent)} - the model was not run inside the with, or not through these layers"
+        )
 
 
-def _change(activation: Tensor, hook: Any, *, change: Change, site: Site, layer: int, number: int, fired: dict[tuple[int, Site, int], int]) -> Tensor:
+def _change(
+    activation: Tensor,
+    hook: Any,
+    *,
+    change: Change,
+    site: Site,
+    layer: int,
+    number: int,
+    fired: dict[tuple[int, Site, int], int],
+) -> Tensor:
     flat = flatten_heads(site, activation)
     new = change(flat)
     if new.shape != flat.shape:
-        raise ValueError(f"the edit at {site!r} of layer {layer} returned {list(new.shape)} for an activation of {list(flat.shape)}")
+        raise ValueError(
+            f"the edit at {site!r} of layer {layer} returned {list(new.shape)} for an activation of {list(flat.shape)}"
+        )
     fired[number, site, layer] += 1
     return like_hook(site, new, activation)
 
 
 def _require_fit(model: Any, edit: Edit) -> None:
     if edit.model is not None and edit.model != fingerprint(model):
-        raise ValueError(f"{edit!r} was made for another model ({edit.model}): detect the neurons on this model ({fingerprint(model)})")
+        raise ValueError(
+            f"{edit!r} was made for another model ({edit.model}): detect the neurons on this model ({fingerprint(model)})"
+        )
     layers = n_layers(model)
     for site, layer in edit:
         require_sites([site])
         if not 0 <= layer < layers:
             raise ValueError(f"the edit names layer {layer}, this model has layers 0..{layers - 1}")
         if site == "pattern" and delegates_attention(model, layer):
-            raise NotImplementedError("this model runs Hugging Face's own attention, which ignores a changed pattern: edit z instead")
+            raise NotImplementedError(
+                "this model runs Hugging Face's own attention, which ignores a changed pattern: edit z instead"
+            )
         expected = edit.shapes.get(site)
         if expected is not None and expected != (layers, width(model, site, layer)):
             raise ValueError(

@@ -154,7 +154,9 @@ def from_counts(
         ValueError: Fewer than two languages (a posterior needs an alternative), or a language without tokens.
     """
     if len(counts) < 2:
-        raise ValueError(f"a token's language is a choice between languages: give at least two corpora, got {list(counts)}")
+        raise ValueError(
+            f"a token's language is a choice between languages: give at least two corpora, got {list(counts)}"
+        )
     languages = tuple(counts)
     table = torch.stack([counts[language] for language in languages]).double()
     if not bool((table.sum(1) > 0).all()):
@@ -180,7 +182,9 @@ def from_script(tokenizer: Any, languages: Sequence[str], *, vocab: int) -> Toke
             return len(languages) + 1
         return found.pop() if len(found) == 1 and len(scripts) == 1 else len(languages)
 
-    return TokenLanguages(tuple(languages), torch.tensor([label(_decode(tokenizer, i)) for i in range(vocab)]), "script")
+    return TokenLanguages(
+        tuple(languages), torch.tensor([label(_decode(tokenizer, i)) for i in range(vocab)]), "script"
+    )
 
 
 def from_lingua(tokenizer: Any, languages: Sequence[str], *, vocab: int, certain: float = 0.6) -> TokenLanguages:
@@ -208,7 +212,9 @@ def from_lingua(tokenizer: Any, languages: Sequence[str], *, vocab: int, certain
         index = list(named.values()).index(best.language.iso_code_639_1.name)
         return index if best.value >= certain else len(languages)
 
-    return TokenLanguages(tuple(languages), torch.tensor([label(_decode(tokenizer, i)) for i in range(vocab)]), "lingua")
+    return TokenLanguages(
+        tuple(languages), torch.tensor([label(_decode(tokenizer, i)) for i in range(vocab)]), "lingua"
+    )
 
 
 def _decode(tokenizer: Any, token: int) -> str:

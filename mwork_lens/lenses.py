@@ -56,7 +56,11 @@ class Reading:
 
 
 def token_languages(
-    model: Any, corpora: Mapping[str, Corpus], *, identify: Identify | TokenLanguages = "counts", length: int | None = None
+    model: Any,
+    corpora: Mapping[str, Corpus],
+    *,
+    identify: Identify | TokenLanguages = "counts",
+    length: int | None = None,
 ) -> TokenLanguages:
     """Label the model's vocabulary with the languages of `corpora`.
 
@@ -73,10 +77,14 @@ def token_languages(
     vocab = int(model.W_U.shape[1])
     if isinstance(identify, TokenLanguages):
         if len(identify) != vocab:
-            raise ValueError(f"these token languages label {len(identify)} tokens, the model has {vocab}: made for another tokenizer?")
+            raise ValueError(
+                f"these token languages label {len(identify)} tokens, the model has {vocab}: made for another tokenizer?"
+            )
         return identify
     if identify == "counts":
-        return from_counts({language: token_counts(corpus, model, length=length)[:vocab] for language, corpus in corpora.items()})
+        return from_counts(
+            {language: token_counts(corpus, model, length=length)[:vocab] for language, corpus in corpora.items()}
+        )
     if identify == "script":
         return from_script(model.tokenizer, tuple(corpora), vocab=vocab)
     if identify == "lingua":
@@ -112,7 +120,9 @@ def read(model: Any, tokens: Tokens | Tensor, labels: TokenLanguages, *, k: int 
     return Reading(*(torch.stack(column) for column in zip(*rows, strict=True)), names=labels.names)
 
 
-def _readout(model: Any, stream: Float[Tensor, "batch pos d_model"], one_hot: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _readout(
+    model: Any, stream: Float[Tensor, "batch pos d_model"], one_hot: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
     from transformer_lens.tools.analysis import logit_readout
 
     flat = stream.reshape(-1, stream.shape[-1])
@@ -178,11 +188,23 @@ def layer_languages(
                 masses.append(m)
                 positions.append(p)
                 bar.update(len(tokens))
-            tables.append(_table(language, labels, np.concatenate(counts), np.concatenate(masses), np.concatenate(positions), resamples, seed))
+            tables.append(
+                _table(
+                    language,
+                    labels,
+                    np.concatenate(counts),
+                    np.concatenate(masses),
+                    np.concatenate(positions),
+                    resamples,
+                    seed,
+                )
+            )
     return pd.concat(tables, ignore_index=True)
 
 
-def _per_document(reading: Reading, tokens: Tokens, labels: TokenLanguages) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _per_document(
+    reading: Reading, tokens: Tokens, labels: TokenLanguages
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per document: top-k tokens [doc layer lang] and probability mass [doc layer lang] summed over kept positions, and their number."""
     keep = tokens.keep.cpu()
     found = torch.nn.functional.one_hot(labels.labels[reading.tokens], len(labels.names)).sum(dim=3).double()
@@ -192,12 +214,22 @@ def _per_document(reading: Reading, tokens: Tokens, labels: TokenLanguages) -> t
 
 
 def _table(
-    language: str, labels: TokenLanguages, counts: np.ndarray, masses: np.ndarray, positions: np.ndarray, resamples: int, seed: int
+    language: str,
+    labels: TokenLanguages,
+    counts: np.ndarray,
+    masses: np.ndarray,
+    positions: np.ndarray,
+    resamples: int,
+    seed: int,
 ) -> pd.DataFrame:
     """Ratios of sums over documents, with percentile intervals from resampled documents."""
     documents, layers, _ = counts.shape
     known = len(labels.languages)
-    draws = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=resamples).astype(float)
+    draws = (
+        np.random.default_rng(seed)
+        .multinomial(documents, np.full(documents, 1 / documents), size=resamples)
+        .astype(float)
+    )
 
     def ratios(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         c, m, p = (np.tensordot(weights, x, axes=1) for x in (counts, masses, positions))

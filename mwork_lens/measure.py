@@ -30,7 +30,9 @@ class DocumentsFailed(RuntimeError):
 
     def __init__(self, measured: "Measured[Any]") -> None:
         self.measured = measured
-        failed = [f"{language}/{name}: {why}" for language, names in measured.failures.items() for name, why in names.items()]
+        failed = [
+            f"{language}/{name}: {why}" for language, names in measured.failures.items() for name, why in names.items()
+        ]
         shown = "; ".join(failed[:5]) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")
         super().__init__(f"{len(failed)} document(s) failed - {shown}. The others are measured (and saved, if `out` was given); "
                          "mend or remove these documents, or pass allow_failures=True to go on without them")  # fmt: skip
@@ -90,12 +92,25 @@ def measure(
         raise ValueError("no corpora to measure: give at least one language, as from load_corpora")
     plan = {language: corpus.chunks(chunk) for language, corpus in corpora.items()}
     basis = {"model": fingerprint(model), "code": CODE, **statistic.parameters()}
-    folder = None if out is None else _prepare(Path(out), {"method": "measure", **basis, "chunk": chunk, "texts": {k: c.fingerprint for k, c in corpora.items()}}, resume)
+    folder = (
+        None
+        if out is None
+        else _prepare(
+            Path(out),
+            {"method": "measure", **basis, "chunk": chunk, "texts": {k: c.fingerprint for k, c in corpora.items()}},
+            resume,
+        )
+    )
     run = Run("measure", statistic.parameters(), describe(model), {k: c.facts() for k, c in corpora.items()})
     stats: dict[str, S] = {}
     failures: dict[str, dict[str, str]] = {}
     reused = 0
-    with tqdm(total=sum(map(len, corpora.values())), unit="doc", disable=not progress, desc=statistic.parameters()["statistic"]) as bar:
+    with tqdm(
+        total=sum(map(len, corpora.values())),
+        unit="doc",
+        disable=not progress,
+        desc=statistic.parameters()["statistic"],
+    ) as bar:
         for language, chunks in plan.items():
             sums: list[S] = []
             for index, part in enumerate(chunks):
@@ -116,7 +131,9 @@ def measure(
                 bar.update(len(part))
             if not sums:
                 reasons = "; ".join(f"{name}: {why}" for name, why in list(failures[language].items())[:3])
-                raise ValueError(f"no document of {language!r} could be measured ({reasons}); shards of other languages are kept")
+                raise ValueError(
+                    f"no document of {language!r} could be measured ({reasons}); shards of other languages are kept"
+                )
             stats[language] = reduce(add, sums)  # type: ignore[arg-type]  # S adds
     measured = Measured(stats, {language: names for language, names in failures.items() if names}, reused)
     if measured.failures and not allow_failures:
@@ -128,7 +145,10 @@ def _collect(model: Any, part: Corpus, statistic: Statistic[S]) -> tuple[S | Non
     """Sum over a chunk's documents; when a batch fails, its documents are tried one by one to name the culprit."""
     rows, truncated = encode(part, model, length=statistic.length)
     if truncated:
-        warnings.warn(f"{truncated} of {len(part)} documents of {part.language!r} were longer than the limit and were truncated", stacklevel=3)
+        warnings.warn(
+            f"{truncated} of {len(part)} documents of {part.language!r} were longer than the limit and were truncated",
+            stacklevel=3,
+        )
     bos = model.tokenizer.bos_token_id
     total: S | None = None
     failed: dict[str, str] = {}
@@ -187,9 +207,13 @@ def claim_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool, cla
         if held.get("key") != key:
             before, now = held.get("identity", {}), json.loads(json.dumps(identity, default=str))
             differing = [name for name in now if before.get(name) != now[name]]
-            raise FileExistsError(f"{folder} already holds another run (it differs in {', '.join(differing) or 'its record'}): choose another folder")
+            raise FileExistsError(
+                f"{folder} already holds another run (it differs in {', '.join(differing) or 'its record'}): choose another folder"
+            )
         if not resume:
-            raise FileExistsError(f"{folder} already holds this run: pass resume=True (--resume) to continue it, or choose another folder")
+            raise FileExistsError(
+                f"{folder} already holds this run: pass resume=True (--resume) to continue it, or choose another folder"
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no run of ours: choose another folder")
     write_json(path, {"key": key, "identity": identity})

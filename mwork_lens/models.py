@@ -21,6 +21,12 @@ from .storage import content_hash
 
 EMBEDDED_MODEL = "polyglot"
 
+# parts of a tokenizer and of a configuration that say how they were used last, not what they are (the weights say the dtype)
+_TRACES = ("padding", "truncation")
+_PASSING = (
+    "transformers_version", "dtype", "torch_dtype", "use_cache", "output_attentions", "output_hidden_states", "_name_or_path",
+)  # fmt: skip
+
 _facts: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -61,8 +67,9 @@ def load_model(
         label = getattr(name.config, "_name_or_path", "") or type(name).__name__
         name.config.architectures = name.config.architectures or [type(name).__name__]
         chosen = _dtype(dtype) or name.dtype
+        device = options["device"] or str(name.device)
         model = TransformerBridge.boot_transformers(
-            label, hf_model=_cast(name, chosen), tokenizer=_as_given(tokenizer), dtype=chosen, device=options["device"] or str(name.device)
+            label, hf_model=_cast(name, chosen), tokenizer=_as_given(tokenizer), dtype=chosen, device=device
         )
     else:
         path = resolve(name)
@@ -160,15 +167,20 @@ def _require_raw(model: Any) -> None:
 def fingerprint(model: Any) -> str:
     """Content hash of weights, configuration and tokenizer; changes when a weight does.
 
-    The hash is kept until a weight is seen to change: by torch's own count of in-place writes, or, for writes through `.data`, which that
-    count misses, by the first row and column of every matrix. A neuron's slice is a whole row or column, so editing one is always seen; only
-    a write through `.data` that spares both can be missed. Write under `torch.no_grad()` instead.
+    The hash is kept until a weight is seen to change: by torch's own count of in-place writes, or, for writes through `.data`,
+    which that count misses, by the first row and column of every matrix. A neuron's slice is a whole row or column, so editing
+    one is always seen; only a write through `.data` that spares both is missed. Write under `torch.no_grad()` instead.
     """
     facts = _facts.setdefault(model, {"name": getattr(model.cfg, "model_name", type(model).__name__), "revision": None})
     state = tuple((id(p), p.data_ptr(), p._version, _glance(p)) for p in model.parameters())
     if facts.get("state") != state:
         digests = [
-            (name, str(p.dtype), list(p.shape), content_hash(p.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes()))
+            (
+                name,
+                str(p.dtype),
+                list(p.shape),
+                content_hash(p.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes()),
+            )
             for name, p in model.named_parameters()
         ]
         facts["state"], facts["fingerprint"] = state, content_hash(digests, _configuration(model), _vocabulary(model))
@@ -188,15 +200,16 @@ def _vocabulary(model: Any) -> Any:
     tokenizer = getattr(model, "tokenizer", None)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # the last call's padding and truncation are kept in it, and are no part of what it is
-        return {name: part for name, part in json.loads(backend.to_str()).items() if name not in ("padding", "truncation")}
+        return {name: part for name, part in json.loads(backend.to_str()).items() if name not in _TRACES}
     return sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None
 
 
 def _configuration(model: Any) -> dict[str, Any] | None:
-    """What decides a forward beside the weights: rope, windows, soft caps. Not what the weights say (dtype) or a caller asks for."""
+    """What decides a forward beside the weights: rope, windows, soft caps."""
     config = getattr(getattr(model, "original_model", None), "config", None)
-    passing = ("transformers_version", "dtype", "torch_dtype", "use_cache", "output_attentions", "output_hidden_states", "_name_or_path")
-    return None if config is None else {name: value for name, value in config.to_diff_dict().items() if name not in passing}
+    return (
+        None if config is None else {name: part for name, part in config.to_diff_dict().items() if name not in _PASSING}
+    )
 
 
 def describe(model: Any) -> dict[str, Any]:

@@ -56,7 +56,11 @@ class NeuronSet:
 
     @classmethod
     def of(
-        cls, neurons: Iterable[tuple[str, int, int]], shapes: Mapping[Site, tuple[int, int]], *, model: str | None = None
+        cls,
+        neurons: Iterable[tuple[str, int, int]],
+        shapes: Mapping[Site, tuple[int, int]],
+        *,
+        model: str | None = None,
     ) -> "NeuronSet":
         """The set of the given `(site, layer, index)`.
 
@@ -100,10 +104,15 @@ class NeuronSet:
         if layers is not None:
             layers = list(layers)
             if outside := [layer for layer in layers if not 0 <= layer < self.n_layers]:
-                raise ValueError(f"layer {outside[0]} does not exist: this set's model has layers 0..{self.n_layers - 1}")
+                raise ValueError(
+                    f"layer {outside[0]} does not exist: this set's model has layers 0..{self.n_layers - 1}"
+                )
             chosen = torch.zeros(self.n_layers, dtype=torch.bool)
             chosen[layers] = True
-        return NeuronSet({s: m & chosen[:, None] if s in keep else torch.zeros_like(m) for s, m in self.masks.items()}, model=self.model)
+        return NeuronSet(
+            {s: m & chosen[:, None] if s in keep else torch.zeros_like(m) for s, m in self.masks.items()},
+            model=self.model,
+        )
 
     def _with(self, other: "NeuronSet", combine: Any) -> "NeuronSet":
         if not isinstance(other, NeuronSet):

@@ -183,7 +183,9 @@ def widths(model: Any, sites: Iterable[str] = NEURON_SITES) -> dict[Site, int]:
     for site in require_sites(sites):
         per_layer = [width(model, site, layer) for layer in range(n_layers(model))]
         if len(set(per_layer)) != 1:
-            raise ValueError(f"layers differ in the width of {site!r}: {per_layer}; masks of one width cannot hold them")
+            raise ValueError(
+                f"layers differ in the width of {site!r}: {per_layer}; masks of one width cannot hold them"
+            )
         found[site] = per_layer[0]
     return found
 
@@ -224,7 +226,7 @@ def flatten_heads(site: str, activation: Tensor) -> Tensor:
     return activation
 
 
-def like_hook(site: str, activation: Float[Tensor, "batch pos width"], original: Tensor) -> Tensor:
+def like_hook(site: str, activation: Tensor, original: Tensor) -> Tensor:
     """The inverse of `flatten_heads`: back to the shape the hook point delivered."""
     if site in HEAD_SITES and original.ndim == 4:
         return rearrange(activation, "batch pos (head d_head) -> batch pos head d_head", d_head=original.shape[-1])

@@ -31,7 +31,9 @@ class Stages:
     def __post_init__(self) -> None:
         joined = [*self.understanding, *self.task_solving, *self.generation]
         if joined != list(range(len(joined))) or not joined:
-            raise ValueError(f"stages must be consecutive ranges from layer 0, got {self.understanding}, {self.task_solving}, {self.generation}")
+            raise ValueError(
+                f"stages must be consecutive ranges from layer 0, got {self.understanding}, {self.task_solving}, {self.generation}"
+            )
 
     @classmethod
     def of(cls, n_layers: int, *, understanding: int, generation: int) -> "Stages":
@@ -42,7 +44,8 @@ class Stages:
         """
         if understanding < 1 or generation < 1 or understanding + generation >= n_layers:
             raise ValueError(
-                f"{understanding} layers of understanding and {generation} of generation do not split {n_layers} layers: each stage needs at least one"
+                f"{understanding} layers of understanding and {generation} of generation do not split {n_layers} layers: "
+                "each stage needs at least one"
             )
         middle = n_layers - generation
         return cls(range(understanding), range(understanding, middle), range(middle, n_layers))
@@ -58,7 +61,9 @@ class Stages:
         curve = own.groupby("layer")["mass"].mean().sort_index()
         values = curve.to_numpy()
         if len(values) < 4 or not pd.Series(values).notna().all():
-            raise ValueError("the lens table gives no curve to read stages from: it needs a language besides English and at least three layers")
+            raise ValueError(
+                "the lens table gives no curve to read stages from: it needs a language besides English and at least three layers"
+            )
         n_layers = len(values) - 1  # entry i is the stream before layer i; the last one is the model's output
         low = int(values.argmin())
         fall = (values[0] + values[low]) / 2

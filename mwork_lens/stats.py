@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .capture import as_tokens, capture
 from .corpora import Tokens
-from .sites import SITES, Site, n_layers, require_sites
+from .sites import SITES, Site, require_sites
 
 
 @runtime_checkable
@@ -25,7 +25,10 @@ class Stats(Protocol):
     """A value that adds and can be saved."""
 
     def __add__(self, other: Any) -> Any: ...
-    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]: ...
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name, and JSON facts."""
+        ...
 
 
 S_co = TypeVar("S_co", covariant=True)
@@ -49,7 +52,9 @@ class Statistic(Protocol[S_co]):
         """Everything that decides the result: part of a shard's name."""
         ...
 
-    def __call__(self, model: Any, tokens: Tokens) -> S_co: ...
+    def __call__(self, model: Any, tokens: Tokens) -> S_co:
+        """Of one batch."""
+        ...
 
 
 def _add(mine: Mapping[Site, Tensor], yours: Mapping[Site, Tensor], combine: Any = torch.add) -> dict[Site, Tensor]:
@@ -86,7 +91,12 @@ class Moments:
     """Sum of squares, float64."""
 
     def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.n + other.n, _add(self.positive, other.positive), _add(self.total, other.total), _add(self.square, other.square))
+        return Moments(
+            self.n + other.n,
+            _add(self.positive, other.positive),
+            _add(self.total, other.total),
+            _add(self.square, other.square),
+        )
 
     def probability(self, site: Site) -> Float[Tensor, "layer width"]:
         """Share of tokens on which each unit is above zero."""
@@ -107,7 +117,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class moments:  # noqa: N801  # reads as a verb: measure(model, corpora, moments("ffn"))
+class moments:  # reads as a verb: measure(model, corpora, moments("ffn"))
     """The statistic that collects `Moments` of the given sites.
 
     Raises:
@@ -175,7 +185,9 @@ class Importances:
         )
 
     @classmethod
-    def of_document(cls, importance: Mapping[Site, Float[Tensor, "layer width"]], top: Mapping[Site, float]) -> "Importances":
+    def of_document(
+        cls, importance: Mapping[Site, Float[Tensor, "layer width"]], top: Mapping[Site, float]
+    ) -> "Importances":
         """Of a single document: importance per site, and the share of each layer's units that counts as its top."""
         values = {site: scores.detach().double().cpu().clone() for site, scores in importance.items()}
         hits = {site: _top(scores, top[site]) for site, scores in values.items()}
@@ -205,7 +217,9 @@ def top_count(share: float, width: int) -> int:
         raise ValueError(f"top={share} is not a share of a layer's units: give a number between 0 and 1, such as 0.1")
     count = max(1, round(share * width))
     if count >= width:
-        raise ValueError(f"top={share} selects all {width} units of a layer: nothing would be told apart; give a smaller share")
+        raise ValueError(
+            f"top={share} selects all {width} units of a layer: nothing would be told apart; give a smaller share"
+        )
     return count
 
 
@@ -228,8 +242,3 @@ def shares(top: float | Mapping[str, float], sites: Iterable[Site]) -> dict[Site
     if missing := [site for site, share in found.items() if share is None]:
         raise ValueError(f"top gives no share for site {missing[0]!r}: it has {sorted(top)}")
     return {site: float(share) for site, share in found.items() if share is not None}
-
-
-def layers_of(model: Any) -> range:
-    """The layers of a model, in order."""
-    return range(n_layers(model))

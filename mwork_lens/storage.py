@@ -79,8 +79,13 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():
         return None
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        ask = lambda *words: subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
         return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -90,7 +95,11 @@ def content_hash(*parts: Any) -> str:
     """A short hash of JSON-able values and bytes; equal exactly when they are."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode()
+        data = (
+            part
+            if isinstance(part, bytes)
+            else json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode()
+        )
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
@@ -158,7 +167,9 @@ def save(value: Any, path: str | Path, run: Run) -> Path:
     if len(kinds) > 1:
         raise ValueError(f"one file holds values of one kind, got {sorted(kinds)}")
     if unknown := kinds - _KINDS.keys():
-        raise TypeError(f"no file format for {unknown.pop()}: save takes {', '.join(_KINDS)}, mappings of these, and DataFrames")
+        raise TypeError(
+            f"no file format for {unknown.pop()}: save takes {', '.join(_KINDS)}, mappings of these, and DataFrames"
+        )
     _require_ending(path, ".safetensors", "a value")
     tensors, facts = {}, {}
     for name, member in members.items():
@@ -191,7 +202,9 @@ def load(path: str | Path) -> Any:
         try:
             return pd.read_parquet(path)
         except Exception as error:
-            raise ValueError(f"{path} is not a readable parquet table ({error}): it is truncated or foreign; make it again") from error
+            raise ValueError(
+                f"{path} is not a readable parquet table ({error}): it is truncated or foreign; make it again"
+            ) from error
     header, tensors = _read(path)
     kind = getattr(import_module(_KINDS[header["kind"]]), header["kind"])
     parts: dict[str, dict[str, Any]] = {name: {} for name in header["facts"]}
@@ -221,7 +234,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mwork_lens", "{}"))
             if header.get("format") != _FORMAT or header.get("kind") not in _KINDS:
-                raise ValueError(f"{path} was not written by mwork_lens ({_FORMAT}): it cannot be used here; delete it or point elsewhere")
+                raise ValueError(
+                    f"{path} was not written by mwork_lens ({_FORMAT}): it cannot be used here; delete it or point elsewhere"
+                )
             return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a safetensors file ({error}): delete it and run again") from error

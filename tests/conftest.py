@@ -14,11 +14,13 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
-settings.register_profile("house", deadline=None, derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "house", deadline=None, derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("house")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def pair(family: str) -> tuple[Any, Any]:
     """(TransformerLens model, plain Hugging Face copy) of a tiny random model."""
     import oracles

@@ -3,16 +3,36 @@
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
 from transformers import (
-    BloomConfig, Cohere2Config, CohereConfig, Gemma2Config, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, MixtralConfig,
-    Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, XGLMConfig,
+    AutoModelForCausalLM,
+    BloomConfig,
+    Cohere2Config,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    XGLMConfig,
+    set_seed,
 )
 
 VOCAB, CONTEXT = 97, 64
 _common = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _llama = {
-    **_common, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    **_common,
+    "hidden_size": 32,
+    "intermediate_size": 44,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT,
 }
 
@@ -22,18 +42,33 @@ CONFIGS: dict[str, Any] = {
     "mistral": lambda: MistralConfig(**_llama, sliding_window=5),
     "qwen2": lambda: Qwen2Config(**_llama),
     "qwen3": lambda: Qwen3Config(**_llama, head_dim=12),
-    "gemma2": lambda: Gemma2Config(**_llama, head_dim=12, query_pre_attn_scalar=10, sliding_window=5, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
+    "gemma2": lambda: Gemma2Config(
+        **_llama,
+        head_dim=12,
+        query_pre_attn_scalar=10,
+        sliding_window=5,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
     "gemma3": lambda: Gemma3TextConfig(**_llama, head_dim=12, query_pre_attn_scalar=10, sliding_window=5),
     "olmo2": lambda: Olmo2Config(**_llama),
     "bloom": lambda: BloomConfig(**_common, hidden_size=32, n_layer=2, n_head=4),
     "gpt2": lambda: GPT2Config(**_common, n_embd=32, n_layer=2, n_head=4, n_inner=44, n_positions=CONTEXT),
     "neox": lambda: GPTNeoXConfig(
-        **_common, hidden_size=32, intermediate_size=44, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=CONTEXT, rotary_pct=0.5,
+        **_common,
+        hidden_size=32,
+        intermediate_size=44,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        rotary_pct=0.5,
     ),
     "phi3": lambda: Phi3Config(**_llama),
     "cohere": lambda: CohereConfig(**_llama, logit_scale=0.3),
     "cohere_qk_norm": lambda: CohereConfig(**_llama, logit_scale=0.3, use_qk_norm=True),
-    "xglm": lambda: XGLMConfig(**_common, d_model=32, ffn_dim=44, num_layers=2, attention_heads=4, max_position_embeddings=CONTEXT),
+    "xglm": lambda: XGLMConfig(
+        **_common, d_model=32, ffn_dim=44, num_layers=2, attention_heads=4, max_position_embeddings=CONTEXT
+    ),
 }
 FAMILIES = tuple(CONFIGS)
 OTHERS: dict[str, Any] = {

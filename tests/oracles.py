@@ -90,7 +90,10 @@ def down_projection(hf: Any, layer: int) -> Any:
 
 def attention_module(hf: Any, layer: int) -> Any:
     block = hf_blocks(hf)[layer]
-    return getattr(block, {"gpt2": "attn", "bloom": "self_attention", "gpt_neox": "attention"}.get(hf.config.model_type, "self_attn"))
+    return getattr(
+        block,
+        {"gpt2": "attn", "bloom": "self_attention", "gpt_neox": "attention"}.get(hf.config.model_type, "self_attn"),
+    )
 
 
 @contextmanager
@@ -112,8 +115,12 @@ def observe(hf: Any, ids: Any, layer: int) -> dict[str, Any]:
     # float64 throughout: transformers' eager attention computes its softmax in float32 otherwise
     handles = [
         o_projection(hf, layer).register_forward_hook(lambda m, a, out: seen.__setitem__("attn", out.detach().clone())),
-        down_projection(hf, layer).register_forward_hook(lambda m, a, out: seen.__setitem__("ffn", out.detach().clone())),
-        attention_module(hf, layer).register_forward_hook(lambda m, a, out: seen.__setitem__("pattern", out[1].detach().clone())),
+        down_projection(hf, layer).register_forward_hook(
+            lambda m, a, out: seen.__setitem__("ffn", out.detach().clone())
+        ),
+        attention_module(hf, layer).register_forward_hook(
+            lambda m, a, out: seen.__setitem__("pattern", out[1].detach().clone())
+        ),
     ]
     try:
         with torch.no_grad():
@@ -124,7 +131,9 @@ def observe(hf: Any, ids: Any, layer: int) -> dict[str, Any]:
     return seen
 
 
-def brute_force(hf: Any, ids: Any, site: str, layer: int, unit: int, *, seen: dict[str, Any] | None = None) -> dict[str, float]:
+def brute_force(
+    hf: Any, ids: Any, site: str, layer: int, unit: int, *, seen: dict[str, Any] | None = None
+) -> dict[str, float]:
     """Importance of one unit by really zeroing its weights: change of the sub-layer's output and of the attention weights.
 
     The input of layer `layer` does not depend on its own weights, so a whole forward gives "the same input".
@@ -186,7 +195,11 @@ class Parts:
 
     def tables(self) -> Any:
         """(cos, sin) [pos, rotary] as Hugging Face lays them out for the pairing."""
-        wide = np.concatenate([self.angles, self.angles], 1) if self.pairing == "half-split" else np.repeat(self.angles, 2, 1)
+        wide = (
+            np.concatenate([self.angles, self.angles], 1)
+            if self.pairing == "half-split"
+            else np.repeat(self.angles, 2, 1)
+        )
         return np.cos(wide), np.sin(wide)
 
 

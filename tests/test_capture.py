@@ -28,7 +28,7 @@ def live_hooks(model):
 
 
 def test_each_layer_comes_once_in_order_with_all_its_sites(any_family):
-    name, model, _ = any_family
+    _, model, _ = any_family
     for wanted in (ALL, ("ffn", "q", "ffn")):
         calls = record(model, document(), wanted)
         assert [layer for layer, _ in calls] == [0, 1]
@@ -36,7 +36,7 @@ def test_each_layer_comes_once_in_order_with_all_its_sites(any_family):
 
 
 def test_values_are_those_of_the_cache(any_family):
-    name, model, _ = any_family
+    _, model, _ = any_family
     ids = document(9, seed=1)
     with torch.no_grad():
         _, cache = model.run_with_cache(ids)
@@ -66,7 +66,7 @@ def test_observation_points_are_captured_too(llama):
 
 
 def test_kept_positions_of_a_padded_batch_are_those_of_single_documents(any_family):
-    name, model, _ = any_family
+    _, model, _ = any_family
     rows = [document(n, seed=n)[0].tolist() for n in (4, 11, 7)]
     batch = pad(rows, "de", ["a", "b", "c"], bos=1)
     assert not batch.mask.all()

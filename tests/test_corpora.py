@@ -230,7 +230,8 @@ def test_embedded_passages_are_written_in_their_script(embedded, language):
 def test_embedded_passages_are_in_their_language(embedded):
     """A handful of words nobody else has: each language's own are most frequent in its own texts."""
     words = {
-        "de": "und der die nicht ist", "en": "the and of is was", "es": "el los una que las", "fr": "les des est et une", "ru": "и в не на что", "zh": "的 了 在 是 不",
+        "de": "und der die nicht ist", "en": "the and of is was", "es": "el los una que las",
+        "fr": "les des est et une", "ru": "и в не на что", "zh": "的 了 在 是 不",
     }  # fmt: skip
     for language, own in words.items():
         counts = {}
@@ -295,6 +296,12 @@ def test_bos_is_kept_out_only_where_it_is():
         [True, True],
         [True, False],
     ]  # id 0 is a token like any other
+
+
+def test_a_row_of_a_left_padded_batch_is_the_document():
+    ids, mask = torch.tensor([[0, 0, 1, 5], [1, 6, 7, 8]]), torch.tensor([[False, False, True, True], [True] * 4])
+    row = Tokens(ids, mask & (ids != 1), "de", mask, ("a", "b")).row(0)
+    assert (row.ids.tolist(), row.keep.tolist(), row.documents) == ([[1, 5]], [[False, True]], ("a",))
 
 
 def test_batches_check_their_arguments():

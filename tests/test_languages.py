@@ -76,6 +76,13 @@ def test_a_languages_size_does_not_decide():
     assert from_counts({"de": few, "en": torch.tensor([1, 999, 1000])}).of(0) == "de"
 
 
+def test_pseudo_counts_weigh_by_the_vocabulary():
+    """(9 + 1) / (10 + 1 * 6) against (0 + 1) / (0 + 1 + 1 * 6): 0.81 for the first; 0.65 if `alpha` were added but once."""
+    counts = {"de": torch.tensor([9, 0, 0, 0, 0, 1]), "en": torch.tensor([0, 1, 0, 0, 0, 0])}
+    assert from_counts(counts, alpha=1.0, certain=0.8).of(0) == "de"
+    assert from_counts(counts, alpha=1.0, certain=0.82).of(0) == "shared"
+
+
 def test_seldom_seen_tokens_are_unknown():
     found = from_counts({"de": torch.tensor([1, 2, 50, 0]), "en": torch.tensor([0, 0, 1, 50])})
     assert [found.of(i) for i in range(4)] == ["unknown", "de", "de", "en"]
@@ -117,8 +124,11 @@ def test_script_decides_where_it_belongs_to_one_language():
 
 @pytest.mark.parametrize(
     ("character", "expected"),
-    [("é", "LATIN"), ("Я", "CYRILLIC"), ("中", "CJK"), ("か", "CJK"), ("カ", "CJK"), ("ー", "CJK"), ("々", "CJK"), ("한", "HANGUL"), ("ि", "DEVANAGARI"),
-     ("ั", "THAI"), ("ﾊ", "CJK"), ("\u0301", None), ("\ufe0f", None), ("7", None), (" ", None), ("😀", None), ("\x00", None)],
+    [
+        *((character, "CJK") for character in "中かカー々ﾊ"), ("é", "LATIN"), ("Ｈ", "LATIN"), ("Я", "CYRILLIC"), ("한", "HANGUL"),
+        ("ि", "DEVANAGARI"), ("ั", "THAI"),
+        *((character, None) for character in "\u0301\ufe0f7 😀\x00"),
+    ],
 )  # fmt: skip
 def test_script_of_a_character(character, expected):
     assert script(character) == expected

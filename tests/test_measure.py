@@ -177,10 +177,13 @@ def of_another_kind(path):
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (truncate, "is truncated"), (empty, "is truncated"), (foreign, "was not written by mwork_lens"), (of_another_run, "belongs to another run"),
+        (truncate, "is truncated"),
+        (empty, "is truncated"),
+        (foreign, "was not written by mwork_lens"),
+        (of_another_run, "belongs to another run"),
         (of_another_kind, "belongs to another run"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_shard_is_told_and_computed_again(llama, texts, whole, tmp_path, damage, why):
     run(llama, texts, out=tmp_path)
     damage(tmp_path / shards(tmp_path)[3])
@@ -337,7 +340,7 @@ def test_a_language_of_which_nothing_could_be_measured_is_an_error(llama, texts,
     every = texts["en"].ids
     with pytest.raises(
         ValueError,
-        match=r"no document of 'en' could be measured \(en0: ArithmeticError: cannot read en0; en1: .*; shards of other languages are kept",
+        match=r"no document of 'en' could be measured \(en0: ArithmeticError: cannot read en0; en1: .*; shards of",
     ):
         run(llama, texts, Counting(fails=every), out=tmp_path, allow_failures=allow_failures)
     assert [name[:7] for name in shards(tmp_path)] == ["de-0000", "de-0001", "de-0002"]

@@ -45,7 +45,7 @@ def copied(value, **changes):
 @given(lengths=st.lists(st.just(6), min_size=2, max_size=8), data=st.data())
 @settings(max_examples=15)
 def test_moments_of_a_batch_are_the_sum_of_those_of_its_parts(lengths, data):
-    """Equal lengths, so that nothing but the split differs; float64, so that a row's arithmetic is the same to 1e-12."""
+    """Equal lengths and float64: nothing but the split differs, and a row's arithmetic is the same to 1e-12."""
     model, rows = wide(), documents(lengths)
     cut = data.draw(st.integers(1, len(rows) - 1))
     statistic = moments(*SITES)

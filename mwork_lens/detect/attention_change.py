@@ -53,7 +53,11 @@ def score_changes(att: Attention, site: str, owner: int, units: Int[Tensor, " un
         owner: The query head (q) or key/value head (k) the units belong to.
         units: Coordinates within the head.
     """
-    return _through_norm(att, site, owner, units) if (att.q_norm if site == "q" else att.k_norm) else _plain(att, site, owner, units)
+    return (
+        _through_norm(att, site, owner, units)
+        if (att.q_norm if site == "q" else att.k_norm)
+        else _plain(att, site, owner, units)
+    )
 
 
 def _plain(att: Attention, site: str, owner: int, units: Tensor) -> list[ScoreChange]:
@@ -130,7 +134,7 @@ class _Prepared:
         return ((self.left.abs() * largest).sum(-1) > _STEEP).cpu()
 
     def weights(self, units: slice, rows: slice, keys: slice) -> Float[Tensor, "unit row key"]:
-        """w = A * (exp(D) - 1), or A' - A outright where D is steep."""
+        """W = A * (exp(D) - 1), or A' - A outright where D is steep."""
         attention, raw = self.pattern[rows, keys], self.att.raw[self.change.head, rows, keys]
         right = self.right[units] if self.right.shape[0] > 1 else self.right
         delta = torch.matmul(self.left[units, rows], right[:, keys].transpose(1, 2))
@@ -195,13 +199,19 @@ def output_change(att: Attention, changes: Sequence[ScoreChange]) -> Float[Tenso
         moved = []
         for p, value, z in zip(prepared, padded, mixed, strict=True):
             w = p.weights(units, rows, keys)
-            product = rearrange(rearrange(w, "unit row key -> (unit row) key") @ value[keys], "(unit row) width -> unit row width", row=w.shape[1])
+            product = rearrange(
+                rearrange(w, "unit row key -> (unit row) key") @ value[keys],
+                "(unit row) width -> unit row width",
+                row=w.shape[1],
+            )
             s = product[..., -1:]
             moved.append((product[..., :-1].addcmul(s, z[rows], value=-1), 1 + s))
         if alone:  # the denominator is the row's own: divide its norm
             row = torch.linalg.vector_norm(moved[0][0], dim=-1) / moved[0][1][..., 0]
         else:
-            row = torch.linalg.vector_norm(torch.cat([change / denominator for change, denominator in moved], -1) @ factor, dim=-1)
+            row = torch.linalg.vector_norm(
+                torch.cat([change / denominator for change, denominator in moved], -1) @ factor, dim=-1
+            )
         total[units] += row.double().square().sum(-1)
     return total.sqrt().to(att.q.dtype)
 

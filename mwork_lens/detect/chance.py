@@ -44,7 +44,16 @@ def matched_random(
         frequency = _frequency(like, site)
         banned = exclude.masks[site] if exclude is not None and site in exclude.masks else torch.zeros_like(mask)
         masks[site] = torch.stack(
-            [_draw(mask[i], banned[i], None if frequency is None else frequency[i], generator, f"site {site!r}, layer {i}") for i in range(len(mask))]
+            [
+                _draw(
+                    mask[i],
+                    banned[i],
+                    None if frequency is None else frequency[i],
+                    generator,
+                    f"site {site!r}, layer {i}",
+                )
+                for i in range(len(mask))
+            ]
         )
     return NeuronSet(masks, model=neurons.model)
 
@@ -54,7 +63,9 @@ def _frequency(like: Moments | Mapping[Site, Tensor] | None, site: Site) -> Tens
         return None
     known = like.positive if isinstance(like, Moments) else like
     if site not in known:
-        raise ValueError(f"like has no activation frequencies for site {site!r}, only {', '.join(known)}: measure moments({site!r}) too")
+        raise ValueError(
+            f"like has no activation frequencies for site {site!r}, only {', '.join(known)}: measure moments({site!r}) too"
+        )
     return known[site]
 
 
@@ -70,7 +81,9 @@ def _draw(chosen: Tensor, banned: Tensor, frequency: Tensor | None, generator: t
         need = int((chosen & (bins == b)).sum())
         pool = ((bins == b) & ~banned).nonzero().flatten()
         if len(pool) < need:
-            raise ValueError(f"{where}: {need} neurons to match but only {len(pool)} to draw from; exclude fewer, or do not match frequencies")
+            raise ValueError(
+                f"{where}: {need} neurons to match but only {len(pool)} to draw from; exclude fewer, or do not match frequencies"
+            )
         drawn[pool[torch.randperm(len(pool), generator=generator)[:need]]] = True
     return drawn
 

@@ -61,9 +61,15 @@ def _terms(att: Attention, site: str, owner: int, head: int) -> list[tuple[Tenso
     turn = att.rotation
     if site == "q":
         value, keys = att.scale * att.q[owner], att.k_rot[owner // att.group]
-        return [(value, keys)] if turn is None else [(value * turn.own, keys), (value * turn.cross, keys[:, turn.partner])]
+        return (
+            [(value, keys)] if turn is None else [(value * turn.own, keys), (value * turn.cross, keys[:, turn.partner])]
+        )
     value, queries = att.k[owner], att.scale * att.q_rot[head]
-    return [(queries, value)] if turn is None else [(queries, value * turn.own), (queries[:, turn.partner], value * turn.cross)]
+    return (
+        [(queries, value)]
+        if turn is None
+        else [(queries, value * turn.own), (queries[:, turn.partner], value * turn.cross)]
+    )
 
 
 def _one_head(att: Attention, site: str, owner: int, head: int, *, bounds: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,9 +94,16 @@ def _one_head(att: Attention, site: str, owner: int, head: int, *, bounds: bool)
     variance = _quadratic(a, mu, first, torch.ones_like(norm), pairs)
     scale = sum((at.abs() * bt.abs().amax(0, keepdim=True) for at, bt in terms), torch.zeros_like(row))
     lost = _ROUNDING * torch.finfo(row.dtype).eps * scale.square()
-    largest = sum((at.abs() * _reach(att, head, bt, mt) for (at, bt), mt in zip(terms, mu, strict=True)), lost / scale.clamp_min(1e-30))
+    largest = sum(
+        (at.abs() * _reach(att, head, bt, mt) for (at, bt), mt in zip(terms, mu, strict=True)),
+        lost / scale.clamp_min(1e-30),
+    )
     near = largest.clamp_max(1.0)  # e^m - 1 - m cancels for small m; the series below is above it up to m = 1
-    phi = torch.where(largest < 1, 0.5 + near / 6 + near.square() / 19, (largest.exp() - 1 - largest) / largest.clamp_min(1.0).square())
+    phi = torch.where(
+        largest < 1,
+        0.5 + near / 6 + near.square() / 19,
+        (largest.exp() - 1 - largest) / largest.clamp_min(1.0).square(),
+    )
     size = norm.sqrt()
     most, least = (row + lost * norm).sqrt(), (row - lost * norm).clamp_min(0.0).sqrt()
     error = phi * largest * most + phi * (variance + lost) * (size + most) + _SLACK * most
@@ -100,7 +113,9 @@ def _one_head(att: Attention, site: str, owner: int, head: int, *, bounds: bool)
     return row.sum(0), low.square().sum(0), high.square().sum(0)
 
 
-def _quadratic(a: list[Tensor], mu: list[Tensor], moments: Tensor, norm: Tensor, pairs: list[tuple[int, int]]) -> Float[Tensor, "pos unit"]:
+def _quadratic(
+    a: list[Tensor], mu: list[Tensor], moments: Tensor, norm: Tensor, pairs: list[tuple[int, int]]
+) -> Float[Tensor, "pos unit"]:
     """sum_j weight (sum_t a_t (b_t - mu_t))^2 from the weighted moments of b_t and b_t b_u."""
     total = torch.zeros_like(a[0])
     for index, (t, u) in enumerate(pairs, start=len(a)):
@@ -112,5 +127,7 @@ def _quadratic(a: list[Tensor], mu: list[Tensor], moments: Tensor, norm: Tensor,
 def _reach(att: Attention, head: int, b: Tensor, mu: Tensor) -> Float[Tensor, "pos unit"]:
     """An upper bound of max_j |b[j] - mu[i]| over the keys that query i sees."""
     causal = bool(torch.isinf(att.bias[head].triu(1)).logical_or(torch.ones_like(att.bias[head]).tril().bool()).all())
-    top, bottom = (b.cummax(0).values, b.cummin(0).values) if causal else (b.amax(0, keepdim=True), b.amin(0, keepdim=True))
+    top, bottom = (
+        (b.cummax(0).values, b.cummin(0).values) if causal else (b.amax(0, keepdim=True), b.amin(0, keepdim=True))
+    )
     return torch.maximum(top - mu, mu - bottom)

@@ -43,6 +43,7 @@ Exact = Literal["always", "where_needed", "never"]
 Minus = Literal["common", "english", "others", "none"]
 
 _TRUST = 0.2
+_PEAKED = 0.3
 
 
 def neuron_importance(
@@ -79,15 +80,24 @@ def neuron_importance(
     cut = _check(measure, exact, top, chosen)
     attention_sites = [site for site in chosen if site != "ffn"]
     up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
-    listen = [*(wanted(model) if attention_sites else ()), *((up if measure == "released" else "ffn",) if "ffn" in chosen else ())]
+    listen = [
+        *(wanted(model) if attention_sites else ()),
+        *((up if measure == "released" else "ffn",) if "ffn" in chosen else ()),
+    ]
     rows: dict[Site, list[Tensor]] = {site: [] for site in chosen}
 
     def on_layer(layer: int, captured: Mapping[str, Tensor]) -> None:
         if "ffn" in chosen:
-            rows["ffn"].append(released_ffn(captured[up]) if measure == "released" else _ffn(model, layer, captured["ffn"]))
+            rows["ffn"].append(
+                released_ffn(captured[up]) if measure == "released" else _ffn(model, layer, captured["ffn"])
+            )
         if attention_sites:
             att = of_layer(model, layer, captured)
-            layer_scores = _released(model, layer, att, attention_sites) if measure == "released" else _of_attention(att, attention_sites, measure, exact, cut)
+            layer_scores = (
+                _released(model, layer, att, attention_sites)
+                if measure == "released"
+                else _of_attention(att, attention_sites, measure, exact, cut)
+            )
             for site, scores in layer_scores.items():
                 rows[site].append(scores)
 
@@ -115,7 +125,9 @@ def released_importance(model: Any, tokens: Tokens | Tensor) -> dict[str, Float[
 
 def _one_document(tokens: Tokens) -> Tokens:
     if len(tokens) != 1:
-        raise ValueError(f"importance is defined for one document, got a batch of {len(tokens)}: pass tokens.row(i), or measure(..., importances())")
+        raise ValueError(
+            f"importance is defined for one document, got a batch of {len(tokens)}: pass tokens.row(i), or measure(..., importances())"
+        )
     return tokens.row(0)
 
 
@@ -125,10 +137,18 @@ def _check(measure: str, exact: str, top: Any, sites: tuple[Site, ...]) -> dict[
     if exact not in get_args(Exact):
         raise ValueError(f"unknown exact={exact!r}: choose from {', '.join(get_args(Exact))}")
     if exact != "always" and measure != "attention":
-        raise ValueError(f"exact={exact!r} is defined for measure='attention' (its q and k have a first-order form), not for {measure!r}")
+        raise ValueError(
+            f"exact={exact!r} is defined for measure='attention' (its q and k have a first-order form), not for {measure!r}"
+        )
     if exact == "where_needed" and top is None:
-        raise ValueError("exact='where_needed' must know the cut: give top, the share of each layer's units that will be selected")
-    return shares(top, [site for site in sites if site in ("q", "k")]) if exact == "where_needed" and top is not None else {}
+        raise ValueError(
+            "exact='where_needed' must know the cut: give top, the share of each layer's units that will be selected"
+        )
+    return (
+        shares(top, [site for site in sites if site in ("q", "k")])
+        if exact == "where_needed" and top is not None
+        else {}
+    )
 
 
 def _ffn(model: Any, layer: int, post: Float[Tensor, "batch pos width"]) -> Float[Tensor, " width"]:
@@ -144,7 +164,9 @@ def _released(model: Any, layer: int, att: Attention, sites: Iterable[Site]) -> 
     return {site: scores[site] for site in sites}
 
 
-def _of_attention(att: Attention, sites: Iterable[Site], measure: str, exact: str, cut: Mapping[Site, float]) -> dict[Site, Tensor]:
+def _of_attention(
+    att: Attention, sites: Iterable[Site], measure: str, exact: str, cut: Mapping[Site, float]
+) -> dict[Site, Tensor]:
     scores: dict[Site, Tensor] = {}
     for site in sites:
         if site == "z":
@@ -154,7 +176,9 @@ def _of_attention(att: Attention, sites: Iterable[Site], measure: str, exact: st
         elif exact == "always" or (exact == "where_needed" and not covers(att)):
             norms = _exact(att, site, measure)
         elif not covers(att):
-            raise ValueError(f"layer {att.layer} has a q/k norm or a soft-cap, which the first-order form does not describe: use exact='always'")
+            raise ValueError(
+                f"layer {att.layer} has a q/k norm or a soft-cap, which the first-order form does not describe: use exact='always'"
+            )
         else:
             norms = _estimated(att, site, None if exact == "never" else cut[site])
         scores[site] = rearrange(norms, "head d_head -> (head d_head)")
@@ -166,9 +190,16 @@ def _exact(att: Attention, site: str, measure: str) -> Float[Tensor, "head d_hea
     owners, d_head = (att.q if site == "q" else att.k).shape[0], att.q.shape[2]
     units = torch.arange(d_head, device=att.q.device)
     # a norm makes D dense, so fewer units fit in memory at once
-    group = d_head if covers(att) or att.q_norm is None else max(1, (1 << 22) // (att.q.shape[1] * d_head * (owners if att.norm_joins_heads else 1)))
+    group = (
+        d_head
+        if covers(att) or att.q_norm is None
+        else max(1, (1 << 22) // (att.q.shape[1] * d_head * (owners if att.norm_joins_heads else 1)))
+    )
     return torch.stack(
-        [torch.cat([change(att, score_changes(att, site, owner, some)) for some in units.split(group)]) for owner in range(owners)]
+        [
+            torch.cat([change(att, score_changes(att, site, owner, some)) for some in units.split(group)])
+            for owner in range(owners)
+        ]
     )
 
 
@@ -177,7 +208,8 @@ def _estimated(att: Attention, site: str, share: float | None) -> Float[Tensor, 
 
     The rigorous bound is sound but wide on trained models, so it is shrunk: the error of an estimate is taken to be at most `trust` times
     its bound, where `trust` is twice the largest ratio seen on the units already evaluated exactly (those nearest the cut come first), at
-    least `_TRUST` and at most 1, which is the bound itself. Calibrated, then, not proved; on peaked attention `trust` rises to 1 by itself.
+    least `_TRUST` and at most 1, which is the bound itself. Calibrated, then, not proved. On peaked attention first order says little, and a
+    sample of it no more: where the typical bound is more than `_PEAKED` of what any change could be, `trust` is 1 from the start.
     """
     owners = (att.q if site == "q" else att.k).shape[0]
     guesses = [estimate(att, site, owner, bounds=share is not None) for owner in range(owners)]
@@ -185,7 +217,10 @@ def _estimated(att: Attention, site: str, share: float | None) -> Float[Tensor, 
     if share is None:
         return value
     count = top_count(share, value.numel())
-    best, done, trust = value.clone(), torch.zeros_like(value, dtype=torch.bool), _TRUST
+    value = torch.minimum(torch.maximum(value, low), high)  # first order may overshoot what is possible
+    rows = att.q.shape[1] * (1 if site == "q" else att.group)
+    trust = 1.0 if float(high.median()) > _PEAKED * rows**0.5 else _TRUST
+    best, done = value.clone(), torch.zeros_like(value, dtype=torch.bool)
     while True:
         near = [torch.where(done, best, value + trust * (edge - value)) for edge in (low, high)]
         todo = _undecided(near[0].flatten(), near[1].flatten(), count).reshape(value.shape) & ~done
@@ -194,7 +229,11 @@ def _estimated(att: Attention, site: str, share: float | None) -> Float[Tensor, 
             if len(units):
                 best[owner, units] = attention_change(att, score_changes(att, site, owner, units))
         done |= todo
-        off = torch.where(best > value, (best - value) / (high - value).clamp_min(1e-30), (value - best) / (value - low).clamp_min(1e-30))
+        off = torch.where(
+            best > value,
+            (best - value) / (high - value).clamp_min(1e-30),
+            (value - best) / (value - low).clamp_min(1e-30),
+        )
         wanted_trust = min(1.0, max(trust, 2 * float(torch.where(done, off, 0.0).max())))
         if wanted_trust == trust and not bool(todo.any()):
             break
@@ -211,7 +250,7 @@ def _undecided(low: Float[Tensor, " unit"], high: Float[Tensor, " unit"], count:
 
 
 @dataclass(frozen=True)
-class importances:  # noqa: N801  # reads as a verb: measure(model, corpora, importances())
+class importances:  # reads as a verb: measure(model, corpora, importances())
     """The statistic that collects `Importances`, one document a batch.
 
     Raises:
@@ -234,7 +273,14 @@ class importances:  # noqa: N801  # reads as a verb: measure(model, corpora, imp
     def parameters(self) -> dict[str, Any]:
         """What decides the result."""
         top = shares(self.top, self.sites)
-        return {"statistic": "importances", "measure": self.measure, "sites": self.sites, "top": top, "exact": self.exact, "length": self.length}
+        return {
+            "statistic": "importances",
+            "measure": self.measure,
+            "sites": self.sites,
+            "top": top,
+            "exact": self.exact,
+            "length": self.length,
+        }
 
     def __call__(self, model: Any, tokens: Tokens) -> Importances:
         """Importances of one document."""
@@ -262,7 +308,9 @@ def plnd(
     if not 0 < consensus <= 1:
         raise ValueError(f"consensus={consensus} is not a share of documents: give a number above 0 and at most 1")
     if threshold is not None and consensus != 1.0:
-        raise ValueError("threshold is Eq. 2, which holds for all documents: leave consensus at 1.0, or use the top-k consensus without threshold")
+        raise ValueError(
+            "threshold is Eq. 2, which holds for all documents: leave consensus at 1.0, or use the top-k consensus without threshold"
+        )
     stamp = None if model is None else fingerprint(model)
     sets = {}
     for language, seen in importances.items():
@@ -308,5 +356,3 @@ def specific(sets: Mapping[str, NeuronSet], *, minus: Minus = "common") -> dict[
             own = own if other == language else own - theirs
         result[language] = own
     return result
-
-

@@ -29,7 +29,9 @@ def released_attention(att: Attention) -> dict[str, Float[Tensor, " expanded"]]:
         NotImplementedError: The scores are soft-capped; the released formula for those compares capped with uncapped scores.
     """
     if att.cap is not None:
-        raise NotImplementedError("measure='released' is not defined for soft-capped scores (Gemma2): use measure='output' or 'attention'")
+        raise NotImplementedError(
+            "measure='released' is not defined for soft-capped scores (Gemma2): use measure='output' or 'attention'"
+        )
     moved = torch.stack([_query_scores(att, head) for head in range(att.q.shape[0])])
     flat = rearrange(moved, "head d_head -> (head d_head)")
     z = rearrange(att.z.abs().double().sum(1), "head d_head -> (head d_head)").to(att.q.dtype)
@@ -48,7 +50,7 @@ def _query_scores(att: Attention, head: int) -> Float[Tensor, " d_head"]:
 
 
 def released_ffn(up: Float[Tensor, "batch pos width"]) -> Float[Tensor, " width"]:
-    """up and down scores of one layer."""
+    """Up and down scores of one layer."""
     return up[0].double().abs().sum(0).to(torch.float32)
 
 
