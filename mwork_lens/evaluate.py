@@ -166,9 +166,13 @@ def difference(after: pd.DataFrame, before: pd.DataFrame, *, resamples: int = RE
         Columns `DIFFERENCES`; `change` = after - before in nats per token, so above zero means worse.
 
     Raises:
-        ValueError: The two do not score the same tokens of the same documents.
+        ValueError: The two do not score the same tokens of the same documents in the same languages.
     """
     rows = []
+    if unpaired := set(before["language"]) ^ set(after["language"]):
+        raise ValueError(
+            f"only one of the two tables scores {', '.join(sorted(unpaired))}: evaluate the same texts under both conditions"
+        )
     for language in before["language"].unique():
         b, a = (t[t["language"] == language].set_index("document") for t in (before, after))
         if list(a.index) != list(b.index) or not (a["tokens"] == b["tokens"]).all():

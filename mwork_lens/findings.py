@@ -58,6 +58,8 @@ def _lens(lens: pd.DataFrame, stages: Stages) -> Iterator[str]:
 
 
 def _span(layers: range) -> str:
+    if not layers:
+        return "no layer"
     return f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
 
 

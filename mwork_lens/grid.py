@@ -77,7 +77,9 @@ def cells(neurons: NeuronSet, stages: Stages) -> Iterator[tuple[str, str, Neuron
     for stage in ALL_STAGES:
         layers = range(neurons.n_layers) if stage == "all" else getattr(stages, stage)
         for structure, sites in STRUCTURES.items():
-            yield stage, structure, neurons.only(sites=[s for s in sites if s in neurons.sites], layers=layers)
+            present = [site for site in sites if site in neurons.sites]
+            nothing = NeuronSet.empty(neurons.shapes, model=neurons.model)
+            yield stage, structure, neurons.only(sites=present, layers=layers) if present else nothing
 
 
 def deactivation_scores(

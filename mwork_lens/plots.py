@@ -131,15 +131,16 @@ def lens_curves(
             lines += [(SHARED, GREY, "shared by several languages")] if value == "mass" else []
             for token, colour, label in [*lines, (language, colours[language], "own language")]:
                 one = part[part["token_language"] == token].sort_values("layer")
-                _curve(panel, one, value, colour, label, dashed=token == SHARED)
+                if len(one):  # a study without English has no English line
+                    _curve(panel, one, value, colour, label, dashed=token == SHARED)
             layers = sorted({*part["layer"]})
             panel.set_xlim(layers[0], max(layers[-1], layers[0] + 1))
             panel.set_ylim(0, 1.02)
             panel.set_title(language_name(language), color=colours[language])
             _percent(panel)
             _whole_numbers(panel)
-        first_of = "share of top-k tokens\nwith a language" if value == "share" else "probability"
-        _outer_labels(panels, "layer (0 = embeddings, last = output)", first_of)
+        of = "share of the top-k tokens that have a language" if value == "share" else "probability"
+        _label(panels, "state of the stream (0 = embeddings; last = output)", of, own=axes is None)
         _legend(panels, [*_lens_handles(value, list(colours.values())), *_stage_handles(stages)], own=axes is None)
     return panels
 
@@ -186,7 +187,7 @@ def layer_counts(
             panel.set_title(note, loc="right", fontsize=8.5, fontweight="normal", color=GREY)
             panel.grid(axis="y", color=PALE, linewidth=0.6)
             _whole_numbers(panel, both=True)
-        _outer_labels(panels, "layer", "neurons")
+        _label(panels, "layer", "neurons", own=axes is None)
         _legend(panels, [*_count_handles(), *_stage_handles(stages)], own=axes is None)
     return panels
 
@@ -378,17 +379,14 @@ def _panels(axes: Any, count: int, *, height: float) -> list[Any]:
     return list(grid[:count])
 
 
-def _outer_labels(panels: list[Any], x: str, y: str) -> None:
-    """Axis labels where a reader looks for them: left edge and bottom edge."""
-    specs = [panel.get_subplotspec() for panel in panels]
-    for i, (panel, spec) in enumerate(zip(panels, specs, strict=True)):
-        if spec is None or spec.is_first_col():
-            panel.set_ylabel(y)
-        below = spec is not None and any(
-            s is not None and s.colspan == spec.colspan and s.rowspan.start > spec.rowspan.start for s in specs[i + 1 :]
-        )
-        if not below:
-            panel.set_xlabel(x)
+def _label(panels: list[Any], x: str, y: str, *, own: bool) -> None:
+    """Axis labels: once for a figure of ours, on every axes that was given."""
+    if own:
+        panels[0].figure.supxlabel(x, fontsize=9)
+        panels[0].figure.supylabel(y, fontsize=9)
+        return
+    for panel in panels:
+        panel.set(xlabel=x, ylabel=y)
 
 
 def _curve(panel: Any, one: pd.DataFrame, value: str, colour: str, label: str, *, dashed: bool) -> None:
@@ -536,6 +534,8 @@ def _delta_frame(
 
     edge = axes.get_yaxis_transform()
     own = summary[summary["neurons"] == "own"].set_index(["stage", "structure"])
+    known = summary[["eng", "non_eng"]].notna().any(axis=1).groupby([summary["stage"], summary["structure"]]).any()
+    empty = set(known.index[~known])
 
     def beside(y: float, delta: str, p: str, colour: str = INK) -> None:
         for text, points in ((delta, 32), (p, 72)):
@@ -553,6 +553,7 @@ def _delta_frame(
             beside(y, f"{delta:+.3f}".replace("-", "−"), f"{p:.2f}" if np.isfinite(p) else "–")
         else:
             beside(y, "–", "–")
+        if (stage, structure) in empty:
             look = {"fontsize": 8.5, "color": GREY, "style": "italic"}
             axes.text(0.01, y, "nothing to switch off", transform=edge, ha="left", va="center", **look)
     for stage, y in heads.items():

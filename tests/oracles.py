@@ -352,3 +352,9 @@ def released_llama(weights: Any, config: Any, ids: list[int]) -> list[dict[str, 
         layers.append({"up": np.abs(up).sum(0), "q": moved, "v": spread})
         x = x + (gate / (1 + np.exp(-gate)) * up) @ w[p + "mlp.down_proj.weight"].T
     return layers
+
+
+def observe_pattern(hf: Any, ids: Any, layer: int) -> Any:
+    """Attention weights [head, pos, pos] of a layer of a plain model, of any architecture."""
+    with torch.no_grad():
+        return hf(ids, output_attentions=True).attentions[layer][0].numpy()

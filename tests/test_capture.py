@@ -1,6 +1,7 @@
 """Capture against TransformerLens's own cache, and that nothing of it stays."""
 
 import gc
+import sys
 import weakref
 from contextlib import contextmanager
 
@@ -171,9 +172,7 @@ def test_a_hook_that_never_fires_is_an_error(llama, monkeypatch):
 
 
 def test_another_width_than_the_weights_have_is_an_error(llama, monkeypatch):
-    import mwork_lens.capture
-
-    monkeypatch.setattr(mwork_lens.capture, "width", lambda model, site, layer: 43)
+    monkeypatch.setattr(sys.modules[capture.__module__], "width", lambda model, site, layer: 43)
     with pytest.raises(
         ValueError, match=r"site 'ffn' of layer 0 delivers width 44, its weights have 43.*please report it"
     ):

@@ -2,15 +2,18 @@
 
 import random
 
+import families
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import pair
+from tokenizers import processors
 
 from mwork_lens.corpora import Corpus, Tokens, batches
 from mwork_lens.evaluate import DIFFERENCES, SCORES, difference, document_nll, evaluate, resample
 from mwork_lens.interventions import Edit, applied, deactivate
+from mwork_lens.models import load_model
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.sites import shape_of
 
@@ -95,14 +98,26 @@ def test_logits_that_are_no_number_are_named(llama, texts):
         x[2] = float("nan")
         return x
 
-    with applied(llama, Edit({("resid_post", 1): spoil})), pytest.raises(
-        ValueError, match=r"NaN or infinite logits in d2: load the model with dtype='float32', or soften the edit"
-    ):
-        evaluate(llama, texts)
+    by_length = sorted((len(text.split()), i) for i, text in enumerate(texts["en"].texts))  # batches are sorted by length
+    culprit = f"NaN or infinite logits in en/d{by_length[2][1]}: load the model with dtype='float32', or soften the edit"
+    spoiled = Edit({("resid_post", 1): spoil})
+    with applied(llama, spoiled), pytest.raises(ValueError, match=culprit):
+        evaluate(llama, texts, ["en"])
     tokens = next(batches(texts["en"], llama))
     nameless = Tokens(tokens.ids, tokens.keep, "en", tokens.attention_mask)
-    with applied(llama, Edit({("resid_post", 1): spoil})), pytest.raises(ValueError, match="logits in row 2:"):
+    with applied(llama, spoiled), pytest.raises(ValueError, match="logits in row 2:"):
         document_nll(llama, nameless)
+
+
+def test_a_document_without_a_token_to_predict_is_named(llama):
+    unmarked = families.tokenizer()
+    unmarked.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    model = load_model(families.hf_model("llama"), tokenizer=unmarked)
+    with pytest.raises(ValueError, match="document en/1 has a single token, so there is none to predict: remove it"):
+        evaluate(model, {"en": Corpus("en", ("w1 w2 w3", "w4"))})
+    # without BOS in front, the first token is not scored
+    assert evaluate(model, {"en": Corpus("en", ("w1 w2 w3", "w4 w5"))})["tokens"].tolist() == [2, 1]
+    assert evaluate(llama, {"en": Corpus("en", ("w1 w2 w3", "w4"))})["tokens"].tolist() == [3, 1]
 
 
 # --- differences
@@ -170,7 +185,7 @@ def test_paired_intervals_are_narrower_on_correlated_documents():
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     rng, inside = np.random.default_rng(4), []
-    for _ in range(100):
+    for _ in range(80):
         after, before = scores(rng, 40, harm=0.1, noise=0.3)
         table = difference(after, before, resamples=200)
         inside += ((table["low"] <= 0.1) & (table["high"] >= 0.1)).tolist()
@@ -186,8 +201,11 @@ def test_resampling_is_the_same_for_every_condition():
 def test_tables_of_other_tokens_are_refused():
     after, before = scores(np.random.default_rng(0), 6)
     other = before.assign(tokens=before["tokens"] + 1)
-    for wrong in (other, before[before["document"] != "d3"], before.iloc[::-1], before[before["language"] == "en"]):
-        with pytest.raises(ValueError, match="do not score the same tokens of '(de|en)': evaluate the same texts with the same length"):
-            difference(after, wrong)
-        with pytest.raises(ValueError, match="do not score the same tokens"):
-            difference(wrong, after)
+    for wrong in (other, before[before["document"] != "d3"], before.iloc[::-1]):
+        for pair_of in ((after, wrong), (wrong, after)):
+            with pytest.raises(ValueError, match="not score the same tokens of '(de|en)': evaluate the same texts with the"):
+                difference(*pair_of)
+    one = before[before["language"] == "en"]
+    for pair_of in ((after, one), (one, after)):
+        with pytest.raises(ValueError, match="only one of the two tables scores de: evaluate the same texts under both"):
+            difference(*pair_of)

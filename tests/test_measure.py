@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 from conftest import pair
 
-import mwork_lens.measure
 from mwork_lens.corpora import Corpus
 from mwork_lens.measure import DocumentsFailed, Measured, claim_folder, measure
 from mwork_lens.models import load_model
@@ -289,7 +289,7 @@ def test_the_key_of_a_shard_changes_with_everything_that_decides_it(llama, texts
     # one text changed: its shard changes, the others stay
     changed = Corpus("de", (*texts["de"].texts[:5], "w1 w2", *texts["de"].texts[6:]), texts["de"].ids)
     assert len(keys("text", llama, {**texts, "de": changed}, moments("ffn", size=2)) & base) == 4
-    monkeypatch.setattr(mwork_lens.measure, "CODE", "another")
+    monkeypatch.setattr(sys.modules[measure.__module__], "CODE", "another")
     assert not keys("code", llama, texts, moments("ffn", size=2)) & base
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mwork_lens.corpora import Tokens, pad
 from mwork_lens.sites import NEURON_SITES, hook_name
-from mwork_lens.stats import Importances, layers_of, moments, shares, top_count
+from mwork_lens.stats import Importances, moments, shares, top_count
 from mwork_lens.storage import Run, load, save
 
 SITES = ("k", "ffn", "resid_post")
@@ -259,7 +259,3 @@ def test_shares_per_site():
     assert shares({"attention": 0.1, "ffn": 0.2, "v": 0.3}, ("q", "v", "ffn")) == {"q": 0.1, "v": 0.3, "ffn": 0.2}
     with pytest.raises(ValueError, match=r"top gives no share for site 'ffn': it has \['attention'\]"):
         shares({"attention": 0.1}, ("q", "ffn"))
-
-
-def test_layers_in_order(llama):
-    assert list(layers_of(llama)) == [0, 1]

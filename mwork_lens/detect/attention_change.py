@@ -35,9 +35,9 @@ class ScoreChange:
     """What the deactivation of each of some units adds to the raw scores of one query head."""
 
     head: int
-    left: Float[Tensor, "unit pos term"]
+    left: Float[Tensor, "#unit pos term"]
     """Per query position; one row for all units where it does not depend on the unit."""
-    right: Float[Tensor, "unit pos term"]
+    right: Float[Tensor, "#unit pos term"]
     """Per key position; likewise."""
 
     def __len__(self) -> int:
@@ -134,21 +134,25 @@ class _Prepared:
         return ((self.left.abs() * largest).sum(-1) > _STEEP).cpu()
 
     def weights(self, units: slice, rows: slice, keys: slice) -> Float[Tensor, "unit row key"]:
-        """W = A * (exp(D) - 1), or A' - A outright where D is steep."""
+        """W = A * (exp(D) - 1), or A' - A outright in the rows where D is steep."""
         attention, raw = self.pattern[rows, keys], self.att.raw[self.change.head, rows, keys]
         right = self.right[units] if self.right.shape[0] > 1 else self.right
         delta = torch.matmul(self.left[units, rows], right[:, keys].transpose(1, 2))
-        cap = self.att.cap
-        if bool(self.steep[units, rows].any()):
+        cap, steep, plain = self.att.cap, self.steep[units, rows], None
+        if bool(steep.any()):
             uncentred = delta + self.mean[units, rows, None]
             bias = self.att.bias[self.change.head, rows, keys]
             shifted = raw + uncentred if cap is None else cap * torch.tanh((raw + uncentred) / cap)
-            return torch.softmax(shifted + bias, dim=-1) - attention
+            plain = torch.softmax(shifted + bias, dim=-1) - attention
+            if bool(steep.all()):
+                return plain
         if cap is not None:
             before = torch.tanh(raw / cap)
             delta = cap * (torch.tanh((raw + delta + self.mean[units, rows, None]) / cap) - before)
             delta -= (delta * attention).sum(-1, keepdim=True)
-        return delta.expm1_().mul_(attention)
+        relative = delta.expm1_().mul_(attention)
+        # row by row: the small changes of a block must not lose their digits to a neighbour's large one
+        return relative if plain is None else torch.where(steep[..., None].to(plain.device), plain, relative)
 
 
 def _blocks(att: Attention, head: int, count: int) -> Iterator[tuple[slice, slice, slice]]:

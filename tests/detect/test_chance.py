@@ -104,13 +104,10 @@ def test_every_unit_is_as_likely():
 
 
 def test_moments_say_how_often():
-    positive = {
-        "ffn": torch.randint(0, 100, (3, 23), generator=seeded(3)),
-        "k": torch.randint(0, 100, (3, 7), generator=seeded(4)),
-    }
+    positive = {site: torch.randint(0, 100, shape, generator=seeded(3)) for site, shape in SHAPES.items()}
     zeros = {site: torch.zeros(shape, dtype=torch.float64) for site, shape in SHAPES.items()}
     target = NeuronSet.of(UNITS[::2], SHAPES)
-    like = Moments(torch.tensor(100), positive, zeros, zeros)
+    like = Moments(torch.tensor(100), positive, zeros, dict(zeros))
     drawn = matched_random(target, like=like, generator=seeded(0))
     assert drawn == matched_random(target, like={s: p.double() for s, p in positive.items()}, generator=seeded(0))
     assert histogram(drawn, positive) == histogram(target, positive)

@@ -1,0 +1,223 @@
+"""The page says what the study says, to everyone, offline."""
+
+import functools
+import html
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_plots import SIX, SPLIT, grid_table, lens_table, neuron_sets, summary_table
+
+from mwork_lens.analysis import layer_counts, overlap
+from mwork_lens.report import interval, number, render, sensible_digits, write_report
+from mwork_lens.storage import Run
+
+EVIL = "<b>&"
+FINDINGS = ("French is 90% & English <10%.", "No neuron was found for <script>alert('x')</script>.", "Δ = -0.123 [-0.2, 0.1].")
+
+
+def fake_study(languages=SIX, *, empty="zh", **changes):
+    """A study of made-up tables, with gaps, an empty cell and a language without neurons."""
+    sets = neuron_sets(languages, empty=empty)
+    grid = grid_table(languages, empty=empty)
+    corpora = {x: {"source": "embedded", "revision": None, "documents": 60, "hash": f"hash of {x}"} for x in languages}
+    run = Run(
+        "study",
+        {"measure": "output", "sites": ("q", "ffn"), "top": 0.1, "k": 10, "length": None, "command": f"mwork-lens study --x '{EVIL}'"},
+        {"name": f"model {EVIL}", "dtype": "float32", "layers": 8, "parameters": 2_345_678, "revision": None},
+        corpora,
+        7,
+        {"torch": "2.9"},
+        "0123abc+",
+        "2025-11-20T12:00:00+00:00",
+    )
+    study = SimpleNamespace(
+        stages=SPLIT, lens=lens_table(languages), consistent=sets, specific=sets, counts=layer_counts(sets),
+        overlap=overlap(sets), grid=grid, summary=summary_table(grid), findings=FINDINGS, run=run,
+    )  # fmt: skip
+    return SimpleNamespace(**{**vars(study), **changes})
+
+
+@functools.cache
+def page():
+    return render(fake_study())
+
+
+class Reader(HTMLParser):
+    """What a browser would see: text, attributes, and whether every element is closed in order."""
+
+    void = frozenset({"meta", "br", "img", "link", "hr", "input"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.attributes, self.text, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+def rows(text, caption):
+    """Cells of the table whose caption begins so."""
+    table = text[: text.index("</table>", text.index(f"<caption>{caption}"))].rsplit("<table", 1)[1]
+    cells = (re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL))
+    return [[html.unescape(cell) for cell in row] for row in cells]
+
+
+def test_every_finding_is_on_the_page_and_escaped():
+    seen = "".join(Reader(page()).text)
+    for finding in FINDINGS:
+        assert finding in seen
+    assert "<script" not in page()
+    assert page().index("What was found") < page().index("How to read") < page().index("<svg")
+
+
+def test_the_page_is_well_formed_and_loads_nothing():
+    reader = Reader(page())
+    assert reader.open == []
+    assert not {"script", "link", "img", "iframe", "object"} & set(reader.tags)
+    for tag, name, value in reader.attributes:
+        if name in ("src", "href", "xlink:href", "data"):
+            assert str(value).startswith("#"), (tag, name, value)
+        assert name.startswith("xmlns") or "://" not in str(value), (tag, name, value)
+    addresses = set(re.findall(r"https?://[^\"' <]+", page()))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "@import" not in page()
+
+
+def test_every_id_is_used_once_and_every_reference_has_its_target():
+    ids = [value for _, name, value in Reader(page()).attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    wanted = {*re.findall(r'href="#([^"]+)"', page()), *re.findall(r"url\(#([^)]+)\)", page())}
+    assert wanted <= set(ids)
+
+
+def test_every_figure_is_there_with_words_for_who_cannot_see_it():
+    figures = re.findall(r'<figure id="figure-(\d)">\s*<div class="card" role="img" aria-label="([^"]+)"><svg.*?<figcaption><b>', page(), re.DOTALL)
+    assert [number for number, _ in figures] == ["1", "2", "3", "4", "5"]
+    assert all(len(words) > 80 for _, words in figures)
+
+
+def test_what_is_unknown_is_a_dash():
+    seen = "".join(Reader(page()).text)
+    assert not re.search(r"\b(nan|NaN|None|inf)\b", seen)
+    assert "–" in seen
+    empty = next(row for row in rows(page(), "Change of the mean") if row[:3] == ["attention", "own", "0"])
+    assert empty[3:] == ["–", "", "–", "", "–", "", "–", "–"]
+
+
+def test_the_same_study_gives_the_same_page():
+    assert render(fake_study()) == page()
+
+
+def test_names_from_data_are_text():
+    study = fake_study(("en", EVIL, "$x$"), empty=None)
+    text = render(study)
+    assert "<b>&" not in text.replace("&amp;", "").replace("<b>Figure", "")
+    seen = "".join(Reader(text).text)
+    assert f"model {EVIL}" in seen
+    assert f"mwork-lens study --x '{EVIL}'" in seen
+    assert seen.count(EVIL) > 10
+
+
+def test_one_language_besides_english():
+    text = render(fake_study(("en", "fr"), empty=None))
+    assert "here there is one" in text
+    assert text.count("<details>") == 1
+    assert Reader(text).open == []
+
+
+def test_no_neurons_at_all():
+    grid = grid_table(("en", "fr"))
+    grid["count"] = 0
+    grid.iloc[:, 7:] = np.nan
+    summary = summary_table(grid)
+    sets = {language: s - s for language, s in neuron_sets(("en", "fr")).items()}
+    study = fake_study(("en", "fr"), grid=grid, summary=summary, counts=layer_counts(sets), overlap=overlap(sets))
+    seen = "".join(Reader(render(study)).text)
+    assert seen.count("nothing to switch off") == 12
+    assert "nan" not in re.findall(r"\w+", seen)
+
+
+def test_the_tables_are_the_tables_of_the_study():
+    study = fake_study()
+    shown = [row for row in rows(page(), "Change of the mean") if len(row) == 11]
+    assert len(shown) == len(study.summary)
+    for row, (_, s) in zip(shown, study.summary.iterrows(), strict=True):
+        assert row[2] == (f"{s['count']:.0f}" if s["count"].is_integer() else f"{s['count']:.1f}")
+        for i, name in ((3, "non_eng"), (5, "eng"), (7, "delta")):
+            if np.isfinite(s[name]):
+                assert float(row[i].replace("−", "-")) == pytest.approx(s[name], abs=6e-4)
+                low, high = (float(x.replace("−", "-")) for x in row[i + 1][1:-1].split(", "))
+                assert (low, high) == pytest.approx((s[f"{name}_low"], s[f"{name}_high"]), abs=6e-4)
+    german = next(row for row in rows(page(), "Language-specific") if row[0] == "German (de)")
+    assert german[6] == str(len(study.specific["de"])) == str(sum(map(int, german[1:6]))) == str(sum(map(int, german[8:])))
+
+
+def test_a_languages_own_table_counts_the_draws_that_harm_as_much():
+    grid = grid_table(("en", "fr"), empty=None)
+    cell = (grid["stage"] == "all") & (grid["structure"] == "both") & (grid["neurons"] == "random")
+    grid.loc[cell & (grid["draw"] < 3), "own"] = -99.0
+    text = render(fake_study(("en", "fr"), empty=None, grid=grid))
+    details = text[text.index("<details>") : text.index("</details>")]
+    assert "3 of 10" in details
+    assert details.count("0 of 10") == 10, "eleven other cells, one of them empty"
+
+
+def test_the_run_can_be_read():
+    seen = " ".join("".join(Reader(page()).text).split())
+    for fact in ("2025-11-20", "0123abc+", "hash of de", "2,345,678", "float32", "torch", "2.9", "q, ffn", "command line"):
+        assert fact in seen
+
+
+def test_writing_keeps_the_old_page_when_the_study_cannot_be_shown(tmp_path):
+    path = tmp_path / "deep" / "report.html"
+    assert write_report(fake_study(), path) == path
+    assert path.read_text(encoding="utf-8") == page()
+    with pytest.raises(ValueError, match="summary table is empty"):
+        write_report(fake_study(summary=fake_study().summary.iloc[:0]), path)
+    assert path.read_text(encoding="utf-8") == page()
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("grid", "own_low"), ("summary", "p_delta"), ("counts", "width"), ("lens", "coverage"), ("overlap", "shared")],
+)
+def test_a_missing_column_is_named(name, column):
+    study = fake_study(("en", "fr"))
+    with pytest.raises(ValueError, match=f"the {name} table lacks {column}"):
+        render(fake_study(("en", "fr"), **{name: getattr(study, name).drop(columns=column)}))
+
+
+def test_numbers_are_for_people():
+    assert number(-0.12345) == "−0.123"
+    assert number(-0.0001) == "0.000"
+    assert number(0.5, signed=True) == "+0.500"
+    assert number(float("nan")) == interval(float("nan"), 1.0) == "–"
+    assert number(12345.6, 0) == "12,346"
+    assert interval(-0.2, 0.1) == "[−0.200, 0.100]"
+
+
+@pytest.mark.parametrize(("half", "digits"), [(0.3, 2), (0.03, 3), (0.0031, 4), (1e-9, 5), (30.0, 2), (float("nan"), 3)])
+def test_digits_follow_the_intervals(half, digits):
+    low = pd.Series([0.0, 0.0, np.nan])
+    assert sensible_digits(low, low + 2 * half) == digits
