@@ -3,6 +3,10 @@
 Heavy imports happen inside the commands, so `mwork-lens --help` answers at once.
 """
 
+# pandas types a column as anything it might be
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
 import sys
 from collections.abc import Callable
 from pathlib import Path

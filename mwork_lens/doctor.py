@@ -225,7 +225,7 @@ def _memory(model: Any, length: int) -> Check:
     return Check("memory, estimated", "ok", ", ".join(f"{what} {_bytes(size)}" for what, size in parts.items()))
 
 
-def _bytes(size: float) -> str:
+def _bytes(size: int | float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

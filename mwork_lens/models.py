@@ -65,11 +65,12 @@ def load_model(
         if tokenizer is None:
             raise ValueError("a live model comes with its tokenizer: load_model(hf_model, tokenizer=tokenizer)")
         label = getattr(name.config, "_name_or_path", "") or type(name).__name__
-        name.config.architectures = name.config.architectures or [type(name).__name__]
-        chosen = _dtype(dtype) or name.dtype
-        device = options["device"] or str(name.device)
+        live: Any = name  # a PreTrainedModel
+        live.config.architectures = live.config.architectures or [type(live).__name__]
+        chosen = _dtype(dtype) or live.dtype
+        device = options["device"] or str(live.device)
         model = TransformerBridge.boot_transformers(
-            label, hf_model=_cast(name, chosen), tokenizer=_as_given(tokenizer), dtype=chosen, device=device
+            label, hf_model=_cast(live, chosen), tokenizer=_as_given(tokenizer), dtype=chosen, device=device
         )
     else:
         path = resolve(name)

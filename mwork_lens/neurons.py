@@ -20,7 +20,7 @@ class Neuron(NamedTuple):
 
     site: Site
     layer: int
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # a tuple's `index` method gives way to the field
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class NeuronSet:
     """Fingerprint of the model the set was found on; None means unknown, and combines with any of the same shape."""
 
     def __post_init__(self) -> None:
-        masks = {site: self.masks[site] for site in SITES if site in self.masks}
+        masks: dict[Site, Tensor] = {site: self.masks[site] for site in SITES if site in self.masks}
         require_sites(self.masks or ["ffn"])
         for site, mask in masks.items():
             if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.dtype != torch.bool:
@@ -67,12 +67,13 @@ class NeuronSet:
         Raises:
             ValueError: A neuron lies outside the shapes.
         """
-        masks = {site: torch.zeros(shape, dtype=torch.bool) for site, shape in shapes.items()}
+        made = cls.empty(shapes, model=model)
         for site, layer, index in neurons:
-            if site not in masks or not (0 <= layer < masks[site].shape[0] and 0 <= index < masks[site].shape[1]):
+            mask = {str(name): mask for name, mask in made.masks.items()}.get(site)
+            if mask is None or not (0 <= layer < mask.shape[0] and 0 <= index < mask.shape[1]):
                 raise ValueError(f"neuron {(site, layer, index)} lies outside {dict(shapes)}")
-            masks[site][layer, index] = True
-        return cls(masks, model=model)
+            mask[layer, index] = True
+        return made
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -126,12 +127,12 @@ class NeuronSet:
                     f"neuron sets differ in site {site!r}: [layer, width] {list(mine[site])} vs {list(yours[site])} - "
                     "detected on another model?"
                 )
-        shapes = {**mine, **yours}
-        blank = {site: torch.zeros(shape, dtype=torch.bool) for site, shape in shapes.items()}
-        return NeuronSet(
-            {site: combine(self.masks.get(site, blank[site]), other.masks.get(site, blank[site])) for site in shapes},
-            model=self.model or other.model,
-        )
+        shapes: dict[Site, tuple[int, int]] = {**mine, **yours}
+        blank: dict[Site, Tensor] = {site: torch.zeros(shape, dtype=torch.bool) for site, shape in shapes.items()}
+        masks: dict[Site, Tensor] = {
+            site: combine(self.masks.get(site, empty), other.masks.get(site, empty)) for site, empty in blank.items()
+        }
+        return NeuronSet(masks, model=self.model or other.model)
 
     def __and__(self, other: "NeuronSet") -> "NeuronSet":
         return self._with(other, torch.logical_and)
@@ -184,7 +185,7 @@ class NeuronSet:
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` writes: tensors by name, and JSON facts."""
-        return dict(self.masks), {"model": self.model}
+        return {str(site): mask for site, mask in self.masks.items()}, {"model": self.model}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "NeuronSet":

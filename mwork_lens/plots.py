@@ -10,6 +10,10 @@ Every figure is a plain `matplotlib.figure.Figure`: no pyplot, no global state, 
 has the same colour in every figure of a study. What is not known (nan) is left out, never drawn as zero.
 """
 
+# pandas types a column as anything it might be
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -140,7 +144,7 @@ def lens_curves(
             _percent(panel)
             _whole_numbers(panel)
         of = "share of the top-k tokens that have a language" if value == "share" else "probability"
-        _label(panels, "state of the stream (0 = embeddings; last = output)", of, own=axes is None)
+        _label(panels, "layer (0 = embeddings, last = output)", of, own=axes is None)
         _legend(panels, [*_lens_handles(value, list(colours.values())), *_stage_handles(stages)], own=axes is None)
     return panels
 
@@ -211,11 +215,15 @@ def overlap_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" 
     top = max(float(np.nanmax(values)) if np.isfinite(values).any() else 0.0, 0.01)
     with _style():
         if axes is None:
-            axes = _figure(min(2.4 + 0.85 * len(languages), _WIDTH), 0.9 + 0.38 * len(languages)).subplots()
+            axes = _figure(min(1.8 + 0.95 * len(languages), _WIDTH), 0.75 + 0.38 * len(languages)).subplots()
         from matplotlib.colors import LinearSegmentedColormap
 
         shades = LinearSegmentedColormap.from_list("jaccard", ["#F3F7FB", "#7FB2D9", "#0B4A7F"])
-        image = axes.imshow(values, cmap=shades.with_extremes(bad="#EDEDED"), vmin=0, vmax=top, aspect="auto")
+        centres = np.arange(len(languages))  # a mesh, not an image: cells stay sharp at any size
+        masked = np.ma.masked_invalid(values)
+        look = {"vmin": 0, "vmax": top, "edgecolors": "white", "linewidth": 1.5}
+        axes.pcolormesh(centres, centres, masked, cmap=shades.with_extremes(bad="#EDEDED"), **look)
+        axes.invert_yaxis()
         size = 9 if len(languages) <= 12 else 6.5
         for row, column in np.ndindex(values.shape):
             value, dark = values[row, column], values[row, column] > 0.6 * top
@@ -227,14 +235,9 @@ def overlap_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" 
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
         axes.set_xticks(range(len(languages)), languages)
         axes.set_yticks(range(len(languages)), [language_name(language) for language in languages])
-        axes.set_xticks(np.arange(len(languages) + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(languages) + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="both", length=0)
         axes.spines[:].set_visible(False)
-        bar = axes.figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
-        bar.set_label("Jaccard index")
-        bar.outline.set_visible(False)  # type: ignore[operator]  # a Spine
+        axes.set_title("Jaccard index (diagonal: number of neurons)", fontsize=9, fontweight="normal", color=GREY)
     return axes
 
 

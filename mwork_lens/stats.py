@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .capture import as_tokens, capture
 from .corpora import Tokens
-from .sites import SITES, Site, require_sites
+from .sites import ATTENTION_SITES, SITES, Site, require_sites
 
 
 @runtime_checkable
@@ -159,8 +159,10 @@ class moments:  # reads as a verb: measure(model, corpora, moments("ffn"))
                 rows[site].append(((kept > 0).sum(0).cpu(), kept.sum(0).cpu(), kept.square().sum(0).cpu()))
 
         capture(model, tokens, self.sites, on_layer)
-        stacked = {site: [torch.stack(column) for column in zip(*rows[site], strict=True)] for site in self.sites}
-        return Moments(torch.tensor(n), *({site: columns[i] for site, columns in stacked.items()} for i in range(3)))
+        sums: list[dict[Site, Tensor]] = [
+            {site: torch.stack([row[i] for row in rows[site]]) for site in self.sites} for i in range(3)
+        ]
+        return Moments(torch.tensor(n), *sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +191,12 @@ class Importances:
         cls, importance: Mapping[Site, Float[Tensor, "layer width"]], top: Mapping[Site, float]
     ) -> "Importances":
         """Of a single document: importance per site, and the share of each layer's units that counts as its top."""
-        values = {site: scores.detach().double().cpu().clone() for site, scores in importance.items()}
-        hits = {site: _top(scores, top[site]) for site, scores in values.items()}
-        return cls(torch.tensor(1), values, {site: scores.clone() for site, scores in values.items()}, hits)
+        values: dict[Site, Tensor] = {
+            site: scores.detach().double().cpu().clone() for site, scores in importance.items()
+        }
+        hits: dict[Site, Tensor] = {site: _top(scores, top[site]) for site, scores in values.items()}
+        total: dict[Site, Tensor] = {site: scores.clone() for site, scores in values.items()}
+        return cls(torch.tensor(1), values, total, hits)
 
     def mean(self, site: Site) -> Float[Tensor, "layer width"]:
         """Mean importance of each unit."""
@@ -238,7 +243,10 @@ def shares(top: float | Mapping[str, float], sites: Iterable[Site]) -> dict[Site
     """
     if not isinstance(top, Mapping):
         return dict.fromkeys(sites, float(top))
-    found = {site: top.get(site, top.get("attention") if site in ("q", "k", "v", "z") else None) for site in sites}
-    if missing := [site for site, share in found.items() if share is None]:
-        raise ValueError(f"top gives no share for site {missing[0]!r}: it has {sorted(top)}")
-    return {site: float(share) for site, share in found.items() if share is not None}
+    found: dict[Site, float] = {}
+    for site in sites:
+        share = top.get(site, top.get("attention") if site in ATTENTION_SITES else None)
+        if share is None:
+            raise ValueError(f"top gives no share for site {site!r}: it has {sorted(top)}")
+        found[site] = float(share)
+    return found

@@ -141,7 +141,16 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Write readable JSON, atomically."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    return write_text(path, text)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8, atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    return write_atomically(path, write)
 
 
 def save(value: Any, path: str | Path, run: Run) -> Path:
@@ -175,7 +184,7 @@ def save(value: Any, path: str | Path, run: Run) -> Path:
     for name, member in members.items():
         if "|" in name:
             raise ValueError(f"the name {name!r} contains '|', which separates names in the file")
-        parts, facts[name] = member.to_tensors()
+        parts, facts[name] = member.to_tensors()  # pyright: ignore[reportAttributeAccessIssue]  # all _KINDS have it
         # cloned: safetensors refuses two names for one tensor, such as the same set under two languages
         tensors |= {f"{name}|{part}": tensor.contiguous().clone() for part, tensor in parts.items()}
     header = {"format": _FORMAT, "kind": next(iter(kinds), "NeuronSet"), "mapping": several}

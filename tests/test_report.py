@@ -16,7 +16,11 @@ from mwork_lens.report import interval, number, render, sensible_digits, write_r
 from mwork_lens.storage import Run
 
 EVIL = "<b>&"
-FINDINGS = ("French is 90% & English <10%.", "No neuron was found for <script>alert('x')</script>.", "Δ = -0.123 [-0.2, 0.1].")
+FINDINGS = (
+    "French is 90% & English <10%.",
+    "No neuron was found for <script>alert('x')</script>.",
+    "Δ = -0.123 [-0.2, 0.1].",
+)
 
 
 def fake_study(languages=SIX, *, empty="zh", **changes):
@@ -26,7 +30,14 @@ def fake_study(languages=SIX, *, empty="zh", **changes):
     corpora = {x: {"source": "embedded", "revision": None, "documents": 60, "hash": f"hash of {x}"} for x in languages}
     run = Run(
         "study",
-        {"measure": "output", "sites": ("q", "ffn"), "top": 0.1, "k": 10, "length": None, "command": f"mwork-lens study --x '{EVIL}'"},
+        {
+            "measure": "output",
+            "sites": ("q", "ffn"),
+            "top": 0.1,
+            "k": 10,
+            "length": None,
+            "command": f"mwork-lens study --x '{EVIL}'",
+        },
         {"name": f"model {EVIL}", "dtype": "float32", "layers": 8, "parameters": 2_345_678, "revision": None},
         corpora,
         7,
@@ -77,7 +88,7 @@ class Reader(HTMLParser):
 
 def rows(text, caption):
     """Cells of the table whose caption begins so."""
-    table = text[: text.index("</table>", text.index(f"<caption>{caption}"))].rsplit("<table", 1)[1]
+    table = text[: text.index("</table>", text.index(f"<caption><span>{caption}"))].rsplit("<table", 1)[1]
     cells = (re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL))
     return [[html.unescape(cell) for cell in row] for row in cells]
 
@@ -111,7 +122,11 @@ def test_every_id_is_used_once_and_every_reference_has_its_target():
 
 
 def test_every_figure_is_there_with_words_for_who_cannot_see_it():
-    figures = re.findall(r'<figure id="figure-(\d)">\s*<div class="card" role="img" aria-label="([^"]+)"><svg.*?<figcaption><b>', page(), re.DOTALL)
+    figures = re.findall(
+        r'<figure id="figure-(\d)">\s*<div class="card" role="img" aria-label="([^"]+)"><svg.*?<figcaption><b>',
+        page(),
+        re.DOTALL,
+    )
     assert [number for number, _ in figures] == ["1", "2", "3", "4", "5"]
     assert all(len(words) > 80 for _, words in figures)
 
@@ -169,7 +184,9 @@ def test_the_tables_are_the_tables_of_the_study():
                 low, high = (float(x.replace("−", "-")) for x in row[i + 1][1:-1].split(", "))
                 assert (low, high) == pytest.approx((s[f"{name}_low"], s[f"{name}_high"]), abs=6e-4)
     german = next(row for row in rows(page(), "Language-specific") if row[0] == "German (de)")
-    assert german[6] == str(len(study.specific["de"])) == str(sum(map(int, german[1:6]))) == str(sum(map(int, german[8:])))
+    assert (
+        german[6] == str(len(study.specific["de"])) == str(sum(map(int, german[1:6]))) == str(sum(map(int, german[8:])))
+    )
 
 
 def test_a_languages_own_table_counts_the_draws_that_harm_as_much():
@@ -184,7 +201,17 @@ def test_a_languages_own_table_counts_the_draws_that_harm_as_much():
 
 def test_the_run_can_be_read():
     seen = " ".join("".join(Reader(page()).text).split())
-    for fact in ("2025-11-20", "0123abc+", "hash of de", "2,345,678", "float32", "torch", "2.9", "q, ffn", "command line"):
+    for fact in (
+        "2025-11-20",
+        "0123abc+",
+        "hash of de",
+        "2,345,678",
+        "float32",
+        "torch",
+        "2.9",
+        "q, ffn",
+        "command line",
+    ):
         assert fact in seen
 
 
@@ -217,7 +244,9 @@ def test_numbers_are_for_people():
     assert interval(-0.2, 0.1) == "[−0.200, 0.100]"
 
 
-@pytest.mark.parametrize(("half", "digits"), [(0.3, 2), (0.03, 3), (0.0031, 4), (1e-9, 5), (30.0, 2), (float("nan"), 3)])
+@pytest.mark.parametrize(
+    ("half", "digits"), [(0.3, 2), (0.03, 3), (0.0031, 4), (1e-9, 5), (30.0, 2), (float("nan"), 3)]
+)
 def test_digits_follow_the_intervals(half, digits):
     low = pd.Series([0.0, 0.0, np.nan])
     assert sensible_digits(low, low + 2 * half) == digits

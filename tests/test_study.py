@@ -31,6 +31,7 @@ from mwork_lens.study import load_study, study
 
 TABLES = ("lens", "counts", "overlap", "scores", "grid", "summary")
 SETTINGS = Settings(draws=10, top=0.2, consensus=0.5, k=5, size=8)
+SMALL = replace(SETTINGS, sites=("ffn",))
 SPLIT = Stages.of(4, understanding=1, generation=1)
 
 
@@ -58,6 +59,11 @@ def texts():
 
 def run(model, texts, **options):
     return study(model, texts, options.pop("stages", SPLIT), settings=options.pop("settings", SETTINGS), progress=False, **options)
+
+
+def without_page(monkeypatch):
+    """Leave the report out: it takes as long as the rest."""
+    monkeypatch.setattr(sys.modules["mwork_lens.study"], "write_report", lambda result, path: path)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,7 @@ def test_cells_cut_a_set_by_stage_and_structure():
 
 
 def test_empty_cells_are_nan_and_only_those(model, texts):
-    found = run(model, texts, settings=replace(SETTINGS, sites=("ffn",), top=0.1, consensus=1.0))
+    found = run(model, texts, settings=replace(SMALL, top=0.1, consensus=1.0))
     grid = found.grid
     empty = grid["count"] == 0
     assert empty.any()
@@ -196,12 +202,14 @@ def test_the_summary_is_the_mean_over_languages(done):
             assert row.draws == 10
 
 
-def test_stages_come_from_the_lens_if_asked(model, texts):
-    found = run(model, texts, stages="lens")
+def test_stages_come_from_the_lens_if_asked_and_two_languages_are_enough(model, texts):
+    found = run(model, {"en": texts["en"], "fr": texts["fr"]}, stages="lens", settings=SMALL)
     assert found.stages == Stages.from_lens(found.lens)
     assert found.folder is None
     assert set(found.lens["documents"]) == {2}  # held out: the detection did not see them
     assert found.run.parameters["stages"] == "lens"
+    assert set(found.grid[found.grid["neurons"] == "other"]["of"]) == {"en"}
+    assert set(found.grid["language"]) == {"fr"}
 
 
 # --- bootstrap and summary on made-up scores
@@ -245,47 +253,45 @@ def test_the_sign_of_harm_is_that_of_the_paper():
 # --- interruption
 
 
-def counted(monkeypatch, owner, name, after):
-    """Raise KeyboardInterrupt at the call number `after`."""
-    real, calls = getattr(owner, name), []
+def stop_at(monkeypatch, module, name, after):
+    """Raise KeyboardInterrupt when `module.name` has been called `after` times."""
+    owner, calls = sys.modules[f"mwork_lens.{module}"], []
+    real = getattr(owner, name)
 
     def stop(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > after:
+        if len(calls) == after:
             raise KeyboardInterrupt
+        calls.append(name)
         return real(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, stop)
 
 
-@pytest.mark.parametrize(("where", "after", "kept"), [
-    ("read", 1, set()), ("importance", 7, {"lens.parquet"}), ("deactivate", 200, {"lens.parquet", "scores"}), ("report", 0, {"summary.parquet"}),
-])  # fmt: skip
-def test_an_interrupted_study_resumes_to_the_same_bits(model, texts, done, tmp_path, monkeypatch, where, after, kept):
-    owner, name = {
-        "read": (sys.modules["mwork_lens.lenses"], "read"),
-        "importance": (sys.modules["mwork_lens.detect.plnd"], "neuron_importance"),
-        "deactivate": (sys.modules["mwork_lens.grid"], "deactivate"),
-        "report": (sys.modules["mwork_lens.study"], "write_report"),
-    }[where]
-    with monkeypatch.context() as patched:
-        counted(patched, owner, name, after)
-        with pytest.raises(KeyboardInterrupt):
-            run(model, texts, out=tmp_path / "s")
-    assert kept <= {path.name for path in (tmp_path / "s").iterdir()}
-    assert not (tmp_path / "s" / "report.html").exists()
-    if where == "deactivate":
-        assert len(list((tmp_path / "s" / "scores").iterdir())) == 1  # German is finished, French is not
-    with pytest.raises(FileExistsError, match="already holds this run: pass resume=True"):
-        run(model, texts, out=tmp_path / "s")
-    if where in ("deactivate", "report"):  # finished parts are not computed again
-        monkeypatch.setattr(sys.modules["mwork_lens.detect.plnd"], "neuron_importance", None)
-        monkeypatch.setattr(sys.modules["mwork_lens.lenses"], "read", None)
-    resumed = run(model, texts, out=tmp_path / "s", resume=True)
-    same(resumed, done)
-    same(load_study(tmp_path / "s"), done)
-    pages = [(folder / "report.html").read_text(encoding="utf-8") for folder in (tmp_path / "s", done.folder)]
-    assert "<html" in pages[0]
+def test_an_interrupted_study_resumes_to_the_same_bits(model, texts, done, tmp_path, monkeypatch):
+    """Stopped in the lens, in the detection, in the second language of the grid and in the report; each time it continues."""
+    folder, resume = tmp_path / "s", False
+    for place, kept in {
+        ("lenses", "read", 1): set(),
+        ("detect.plnd", "neuron_importance", 7): {"lens.parquet"},
+        ("grid", "deactivate", 200): {"lens.parquet", "shards", "scores"},
+        ("study", "write_report", 0): {"lens.parquet", "shards", "scores", "summary.parquet"},
+    }.items():
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            stop_at(patched, *place)
+            run(model, texts, out=folder, resume=resume)
+        resume = True
+        assert kept <= {path.name for path in folder.iterdir()}
+        assert not (folder / "report.html").exists()
+        with pytest.raises(FileExistsError, match="already holds this run: pass resume=True"):
+            run(model, texts, out=folder)
+        if place[1] == "deactivate":
+            assert len(list((folder / "scores").iterdir())) == 1  # German is finished, French is not
+    # finished parts are not computed again
+    for module, name in (("lenses", "read"), ("detect.plnd", "neuron_importance"), ("grid", "deactivate")):
+        stop_at(monkeypatch, module, name, 0)
+    without_page(monkeypatch)
+    same(run(model, texts, out=folder, resume=True), done)
+    same(load_study(folder), done)
 
 
 def test_a_finished_study_is_not_run_again(model, texts, done):
@@ -320,20 +326,18 @@ def test_a_failing_document_is_named(model, texts, tmp_path, monkeypatch):
             raise ArithmeticError("cannot read this")
         return real(self, model, tokens)
 
-    monkeypatch.setattr(module.importances, "__call__", fail_on)
-    found = run(model, texts, out=tmp_path / "s")
+    some = {"en": texts["en"], "de": texts["de"]}
+    with monkeypatch.context() as patched:
+        without_page(patched)
+        patched.setattr(module.importances, "__call__", fail_on)
+        found = run(model, some, out=tmp_path / "s", settings=SMALL)
     assert found.failures == {"de": {"d3": "ArithmeticError: cannot read this"}}
     assert "1 document(s) of 'de' could not be measured and are left out: d3." in found.findings
     assert load_study(tmp_path / "s").failures == found.failures
     # once it can be read, a resumed study counts it
-    monkeypatch.undo()
-    mended = run(model, texts, out=tmp_path / "s", resume=True)
+    mended = run(model, some, out=tmp_path / "s", settings=SMALL, resume=True)
     assert not mended.failures
-
-
-def test_two_languages_are_enough(model, texts):
-    found = run(model, {"en": texts["en"], "fr": texts["fr"]})
-    assert set(found.grid[found.grid["neurons"] == "other"]["of"]) == {"en"}
+    assert "could not be measured" not in " ".join(mended.findings)
 
 
 def test_an_empty_stage_is_put_in_words(done):

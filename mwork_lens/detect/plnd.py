@@ -20,7 +20,7 @@ among the top k of its layer; it belongs to a language when activated by all its
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from einops import rearrange
@@ -78,7 +78,7 @@ def neuron_importance(
     chosen = require_sites(sites, NEURON_SITES)
     tokens = _one_document(as_tokens(tokens, model))
     cut = _check(measure, exact, top, chosen)
-    attention_sites = [site for site in chosen if site != "ffn"]
+    attention_sites: list[Site] = [site for site in chosen if site != "ffn"]
     up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
     listen = [
         *(wanted(model) if attention_sites else ()),
@@ -263,12 +263,16 @@ class importances:  # reads as a verb: measure(model, corpora, importances())
     """Share of each layer's units that counts as the top of a document: one number, or one per site."""
     exact: Exact = "always"
     length: int | None = None
-    size: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", require_sites(self.sites, NEURON_SITES))
         shares(self.top, self.sites)
         _check(self.measure, self.exact, self.top, self.sites)
+
+    @property
+    def size(self) -> int:
+        """Documents per batch: importance is defined for one."""
+        return 1
 
     def parameters(self) -> dict[str, Any]:
         """What decides the result."""
@@ -317,7 +321,7 @@ def plnd(
         if int(seen.documents) < 1:
             raise ValueError(f"no document of {language!r} was measured")
         if threshold is not None:
-            masks = {site: minimum >= threshold for site, minimum in seen.minimum.items()}
+            masks: dict[Site, Tensor] = {site: minimum >= threshold for site, minimum in seen.minimum.items()}
         else:
             masks = {site: hits.double() >= consensus * int(seen.documents) - 1e-9 for site, hits in seen.hits.items()}
         sets[language] = NeuronSet(masks, model=stamp)
