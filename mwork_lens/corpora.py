@@ -14,7 +14,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -154,37 +154,34 @@ def load_corpora(
         ValueError: A language is unknown or absent; a corpus is empty; a file is not UTF-8 (file and byte offset) or not JSON lines.
         FileNotFoundError: The folder does not exist.
     """
+    languages = [languages] if isinstance(languages, str) else languages
     for language in languages or ():
         require_language(language)
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give the largest number of documents per language, at least 1")
     if isinstance(source, Mapping):
-        available = {
-            language: _from_mapping(language, value)
-            for language, value in source.items()
-            if languages is None or language in languages
-        }
-    elif isinstance(source, str) and source == EMBEDDED:
-        available = _from_folder(Path(str(resources.files("mwork_lens") / "data" / "texts")), languages, name=EMBEDDED)
+        held, read = dict(source), _from_mapping
     else:
-        available = _from_folder(Path(source), languages, name=str(source))
-    chosen = list(languages or available)
-    if missing := [language for language in chosen if language not in available]:
-        raise ValueError(
-            f"no texts for language {missing[0]!r} in this source: it has {', '.join(available) or 'none'}"
-        )
+        embedded = isinstance(source, str) and source == EMBEDDED
+        folder = Path(str(resources.files("mwork_lens") / "data" / "texts")) if embedded else Path(source)
+        held, read = _files(folder), partial(_read_file, source=str(source))
+    chosen = list(languages or held)
+    if missing := [language for language in chosen if language not in held]:
+        raise ValueError(f"no texts for language {missing[0]!r} in this source: it has {', '.join(held) or 'none'}")
     if not chosen:
         raise ValueError(f"{source} holds no corpus: expected files such as en.txt or en.jsonl")
     for language in chosen:
         require_language(language)
+    corpora = {language: read(language, held[language]) for language in chosen}
     return {
-        language: available[language]._part(range(min(limit or len(available[language]), len(available[language]))))
-        for language in chosen
+        language: corpus._part(range(min(limit or len(corpus), len(corpus)))) for language, corpus in corpora.items()
     }
 
 
 def _from_mapping(language: str, value: Any) -> Corpus:
     if isinstance(value, Corpus):
+        if value.language != language:
+            raise ValueError(f"a corpus of {value.language!r} was given as {language!r}: use one code for both")
         return value
     if isinstance(value, str):
         raise ValueError(f"the texts of {language!r} are one string: give a list of documents")
@@ -197,19 +194,21 @@ def _from_mapping(language: str, value: Any) -> Corpus:
     return Corpus(language, tuple(value))
 
 
-def _from_folder(folder: Path, languages: Sequence[str] | None, *, name: str) -> dict[str, Corpus]:
+def _files(folder: Path) -> dict[str, Path]:
+    """The corpus file of each language, English first."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give a folder that holds en.txt, de.jsonl and the like")
-    files = {
-        path.stem: path
-        for ending in ("jsonl", "txt")
-        for path in sorted(folder.glob(f"*.{ending}"), key=lambda path: (path.stem != "en", path.stem))
-    }
-    wanted = files if languages is None else {language: files[language] for language in languages if language in files}
-    return {language: _read_file(path, language, name) for language, path in wanted.items()}
+    found: dict[str, Path] = {}
+    for path in sorted(
+        [*folder.glob("*.txt"), *folder.glob("*.jsonl")], key=lambda path: (path.stem != "en", path.name)
+    ):
+        if path.stem in found:
+            raise ValueError(f"{folder} holds both {found[path.stem].name} and {path.name}: keep one of them")
+        found[path.stem] = path
+    return found
 
 
-def _read_file(path: Path, language: str, source: str) -> Corpus:
+def _read_file(language: str, path: Path, *, source: str) -> Corpus:
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")

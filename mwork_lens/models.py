@@ -64,6 +64,8 @@ def load_model(
     if isinstance(name, torch.nn.Module):
         if tokenizer is None:
             raise ValueError("a live model comes with its tokenizer: load_model(hf_model, tokenizer=tokenizer)")
+        if revision is not None or device_map is not None:
+            raise ValueError("revision and device_map are decided when a model is loaded: a live model takes neither")
         label = getattr(name.config, "_name_or_path", "") or type(name).__name__
         live: Any = name  # a PreTrainedModel
         live.config.architectures = live.config.architectures or [type(live).__name__]

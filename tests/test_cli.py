@@ -99,7 +99,21 @@ def test_no_arguments_show_the_help():
 
 def test_detect_writes_sets(folder, texts, tmp_path):
     out = tmp_path / "n"
-    result = call("detect", "--model", folder, "--corpora", texts, "--out", out, "--top", 0.2, "--consensus", 0.5, "--device", "cpu")
+    result = call(
+        "detect",
+        "--model",
+        folder,
+        "--corpora",
+        texts,
+        "--out",
+        out,
+        "--top",
+        0.2,
+        "--consensus",
+        0.5,
+        "--device",
+        "cpu",
+    )
     assert result.exit_code == 0, result.output
     own, consistent = load(out / "specific.safetensors"), load(out / "consistent.safetensors")
     assert list(own) == list(consistent) == ["en", "de", "fr"]
@@ -110,13 +124,29 @@ def test_detect_writes_sets(folder, texts, tmp_path):
         assert str(len(own[language])) in result.output
     assert any(own.values())
     record = load_run(out / "specific.safetensors")
-    assert (record["method"], record["parameters"]["consensus"], record["parameters"]["minus"]) == ("plnd", 0.5, "others")
+    assert (record["method"], record["parameters"]["consensus"], record["parameters"]["minus"]) == (
+        "plnd",
+        0.5,
+        "others",
+    )
     assert record["model"]["name"] == folder
     assert "specific.safetensors" in result.output
 
 
 def test_detect_resumes_only_when_asked(folder, texts, tmp_path):
-    words = ["detect", "--model", folder, "--corpora", texts, "--out", tmp_path / "n", "--sites", "ffn", "--languages", "en, fr"]
+    words = [
+        "detect",
+        "--model",
+        folder,
+        "--corpora",
+        texts,
+        "--out",
+        tmp_path / "n",
+        "--sites",
+        "ffn",
+        "--languages",
+        "en, fr",
+    ]
     assert call(*words).exit_code == 0
     before = load(tmp_path / "n" / "specific.safetensors")
     refused(call(*words), "error: ", "already holds this run: pass resume=True (--resume)")
@@ -129,7 +159,7 @@ def test_lens_prints_and_saves(folder, texts, tmp_path):
     out = tmp_path / "lens.parquet"
     result = call("lens", "--model", folder, "--corpora", texts, "--k", 5, "--limit", 4, "--out", out)
     assert result.exit_code == 0, result.output
-    assert "Probability mass per language of the token, by layer" in result.output
+    assert "Probability mass per language of the token, by layer" in " ".join(result.output.split())
     assert all(word in result.output for word in ("en", "de", "fr", "shared"))
     table = load(out)
     assert isinstance(table, pd.DataFrame)
@@ -144,7 +174,7 @@ def test_study_and_report(folder, texts, tmp_path):
     words += ["--sites", "ffn", "--top", 0.2, "--consensus", 0.5]
     result = call(*words)
     assert result.exit_code == 0, result.output
-    assert "Change of log-likelihood (nats per token) when neurons are off" in result.output
+    assert "Change of log-likelihood (nats per token) when neurons are off" in " ".join(result.output.split())
     assert "task-solving" in result.output
     assert "- Language-specific neurons:" in result.output
     page = (out / "report.html").read_bytes()
@@ -176,7 +206,10 @@ def test_doctor_fails_with_the_model():
     [
         (["lens", "--languages", "en,klingon"], ["error: unknown language 'klingon'", "known codes: af, ar"]),
         (["detect", "--languages", "german"], ["error: unknown language 'german': did you mean 'de'?"]),
-        (["study", "--corpora", "/no/such/folder"], ["error: no folder /no/such/folder: give a folder that holds en.txt"]),
+        (
+            ["study", "--corpora", "/no/such/folder"],
+            ["error: no folder /no/such/folder: give a folder that holds en.txt"],
+        ),
         (["lens", "--languages", "sw"], ["error: no texts for language 'sw' in this source: it has"]),
         (["lens", "--model", "./nowhere"], ["error: no model folder nowhere: check the path"]),
         (["lens", "--limit", "0"], ["error: limit=0: give the largest number of documents"]),
@@ -196,7 +229,10 @@ def test_mistakes_are_one_line(words, parts, tmp_path, monkeypatch):
     [
         ("early", "error: --stages 'early': give lens, or two numbers of layers such as 8,4"),
         ("1,2,3", "error: --stages '1,2,3': give lens, or two numbers"),
-        ("3,3", "error: 3 layers of understanding and 3 of generation do not split 4 layers: each stage needs at least one"),
+        (
+            "3,3",
+            "error: 3 layers of understanding and 3 of generation do not split 4 layers: each stage needs at least one",
+        ),
     ],
 )
 def test_stages_that_cannot_be_are_one_line(folder, texts, tmp_path, stages, part):
@@ -208,7 +244,9 @@ def test_an_unknown_measure_is_one_line(folder, texts, tmp_path, monkeypatch):
     words = ["detect", "--model", folder, "--corpora", texts, "--out", tmp_path / "n"]
     refused_text = "unknown measure 'vibes': choose from output, attention, released"
     code = f"import sys; sys.argv = ['mwork-lens', *{[str(w) for w in words]!r}, '--measure', 'vibes']; from mwork_lens.cli import main; main()"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # without the type checks of the tests
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )  # without the type checks of the tests
     assert found.returncode == 1
     assert f"error: {refused_text}" in found.stderr
     assert "Traceback" not in found.stderr
@@ -234,7 +272,10 @@ def test_failed_documents_are_named(folder, texts, tmp_path, monkeypatch):
     failing(monkeypatch, ArithmeticError("cannot read this"), at=("de", "3"))
     result = call(*words)
     assert result.exit_code == 1
-    assert "error: 1 document(s) failed and are left out of the results: de/3: ArithmeticError: cannot read this" in result.stderr
+    assert (
+        "error: 1 document(s) failed and are left out of the results: de/3: ArithmeticError: cannot read this"
+        in result.stderr
+    )
     assert "Traceback" not in result.output
     assert list(load(tmp_path / "n" / "specific.safetensors")) == ["en", "de", "fr"]  # the others are measured
 

@@ -335,3 +335,24 @@ def test_token_counts_are_those_of_a_loop():
     made = words(5, 9, 3)
     expected = Counter(i for text in made.texts for i in families.tokenizer()(text)["input_ids"] if i != 1)
     assert token_counts(made, model).tolist() == [expected[i] for i in range(families.VOCAB)]
+
+
+def test_two_files_of_one_language_are_refused(tmp_path):
+    for name in ("de.txt", "de.jsonl"):
+        (tmp_path / name).write_text('{"text": "Haus"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds both de\.jsonl and de\.txt: keep one"):
+        load_corpora(tmp_path)
+
+
+def test_a_corpus_under_another_code_is_refused():
+    with pytest.raises(ValueError, match="a corpus of 'de' was given as 'en': use one code"):
+        load_corpora({"en": Corpus("de", ("Haus",))})
+
+
+def test_one_language_may_be_a_string():
+    assert list(load_corpora(languages="de", limit=1)) == ["de"]
+
+
+def test_the_error_of_an_absent_language_lists_those_there_are():
+    with pytest.raises(ValueError, match="no texts for language 'sw' in this source: it has en, de, es, fr, ru, zh"):
+        load_corpora(languages=["en", "sw"])

@@ -8,7 +8,14 @@ from conftest import pair
 
 from mwork_lens.doctor import Check, doctor
 
-ALL = ["loads offline", "tokens", "parity with Hugging Face", "batch equals single", "hook points", "attention is understood"]
+ALL = [
+    "loads offline",
+    "tokens",
+    "parity with Hugging Face",
+    "batch equals single",
+    "hook points",
+    "attention is understood",
+]
 
 
 def by_name(checks):
@@ -39,7 +46,9 @@ def test_a_mixture_of_experts_is_limited_to_its_attention():
     assert found["hook points"].verdict == "limited"
     assert "mixture of experts" in found["hook points"].detail
     assert "fire: q, k, v, z" in found["hook points"].detail
-    assert {name: check.verdict for name, check in found.items() if name != "hook points"} == dict.fromkeys([*ALL[:4], ALL[5], "memory, estimated"], "ok")
+    assert {name: check.verdict for name, check in found.items() if name != "hook points"} == dict.fromkeys(
+        [*ALL[:4], ALL[5], "memory, estimated"], "ok"
+    )
 
 
 def test_a_live_model_is_compared_with_itself_before():

@@ -98,8 +98,12 @@ def test_logits_that_are_no_number_are_named(llama, texts):
         x[2] = float("nan")
         return x
 
-    by_length = sorted((len(text.split()), i) for i, text in enumerate(texts["en"].texts))  # batches are sorted by length
-    culprit = f"NaN or infinite logits in en/d{by_length[2][1]}: load the model with dtype='float32', or soften the edit"
+    by_length = sorted(
+        (len(text.split()), i) for i, text in enumerate(texts["en"].texts)
+    )  # batches are sorted by length
+    culprit = (
+        f"NaN or infinite logits in en/d{by_length[2][1]}: load the model with dtype='float32', or soften the edit"
+    )
     spoiled = Edit({("resid_post", 1): spoil})
     with applied(llama, spoiled), pytest.raises(ValueError, match=culprit):
         evaluate(llama, texts, ["en"])
@@ -133,7 +137,9 @@ def scores(rng, documents, *, harm=0.3, noise=0.02):
             nll = (hard + shift + noise * rng.normal(size=documents)) * tokens
             rows += [(condition, language, f"d{i}", nll[i], tokens[i]) for i in range(documents)]
     table = pd.DataFrame(rows, columns=list(SCORES))
-    return table[table["condition"] == "off"].reset_index(drop=True), table[table["condition"] == "baseline"].reset_index(drop=True)
+    return table[table["condition"] == "off"].reset_index(drop=True), table[
+        table["condition"] == "baseline"
+    ].reset_index(drop=True)
 
 
 def test_differences_are_a_plain_bootstrap():
@@ -174,11 +180,15 @@ def test_paired_intervals_are_narrower_on_correlated_documents():
     unpaired = []
     for _ in range(1000):
         i, j = rng.integers(0, 60, 60), rng.integers(0, 60, 60)
-        unpaired.append(a["nll"].iloc[i].sum() / a["tokens"].iloc[i].sum() - b["nll"].iloc[j].sum() / b["tokens"].iloc[j].sum())
+        unpaired.append(
+            a["nll"].iloc[i].sum() / a["tokens"].iloc[i].sum() - b["nll"].iloc[j].sum() / b["tokens"].iloc[j].sum()
+        )
     low, high = np.quantile(unpaired, [0.025, 0.975])
     assert paired["high"] - paired["low"] < 0.2 * (high - low)
     # negative control: where documents do not correlate, pairing wins nothing
-    shuffled = after.assign(nll=after.groupby("language")["nll"].transform(lambda x: x.sample(frac=1, random_state=0).to_numpy()))
+    shuffled = after.assign(
+        nll=after.groupby("language")["nll"].transform(lambda x: x.sample(frac=1, random_state=0).to_numpy())
+    )
     loose = difference(shuffled, before).iloc[0]
     assert loose["high"] - loose["low"] > 0.8 * (high - low)
 
@@ -203,9 +213,13 @@ def test_tables_of_other_tokens_are_refused():
     other = before.assign(tokens=before["tokens"] + 1)
     for wrong in (other, before[before["document"] != "d3"], before.iloc[::-1]):
         for pair_of in ((after, wrong), (wrong, after)):
-            with pytest.raises(ValueError, match="not score the same tokens of '(de|en)': evaluate the same texts with the"):
+            with pytest.raises(
+                ValueError, match="not score the same tokens of '(de|en)': evaluate the same texts with the"
+            ):
                 difference(*pair_of)
     one = before[before["language"] == "en"]
     for pair_of in ((after, one), (one, after)):
-        with pytest.raises(ValueError, match="only one of the two tables scores de: evaluate the same texts under both"):
+        with pytest.raises(
+            ValueError, match="only one of the two tables scores de: evaluate the same texts under both"
+        ):
             difference(*pair_of)

@@ -55,8 +55,15 @@ def spread(reading, layer):
 def streams(plain, ids):
     """The residual stream before each block and after the last, of a plain model."""
     seen, blocks = [], hf_blocks(plain)
-    handles = [b.register_forward_pre_hook(lambda m, args, kwargs: seen.append((args or tuple(kwargs.values()))[0]), with_kwargs=True) for b in blocks]
-    handles.append(blocks[-1].register_forward_hook(lambda m, args, out: seen.append(out[0] if isinstance(out, tuple) else out)))
+    handles = [
+        b.register_forward_pre_hook(
+            lambda m, args, kwargs: seen.append((args or tuple(kwargs.values()))[0]), with_kwargs=True
+        )
+        for b in blocks
+    ]
+    handles.append(
+        blocks[-1].register_forward_hook(lambda m, args, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    )
     try:
         with torch.no_grad():
             plain(ids)
@@ -133,7 +140,9 @@ def test_a_reading_survives_the_disk(llama, tmp_path):
     again = load(tmp_path / "r.safetensors")
     assert isinstance(again, Reading)
     assert again.names == reading.names
-    assert all(torch.equal(getattr(again, name), getattr(reading, name)) for name in ("tokens", "logprobs", "languages"))
+    assert all(
+        torch.equal(getattr(again, name), getattr(reading, name)) for name in ("tokens", "logprobs", "languages")
+    )
 
 
 @pytest.mark.parametrize("k", [0, VOCAB + 1])
@@ -166,7 +175,9 @@ def test_shares_and_masses_are_those_of_plain_loops(llama):
             assert curve(table, "en", name, "mass")[layer] == pytest.approx(mass[layer, i] / positions, rel=1e-4)
             share = counts[layer, i] / counts[layer, :2].sum() if i < 2 else float("nan")
             assert curve(table, "en", name)[layer] == pytest.approx(share, nan_ok=True)
-            assert curve(table, "en", name, "coverage")[layer] == pytest.approx(counts[layer, :2].sum() / counts[layer].sum())
+            assert curve(table, "en", name, "coverage")[layer] == pytest.approx(
+                counts[layer, :2].sum() / counts[layer].sum()
+            )
     assert set(table["documents"]) == {2}
     assert set(table["positions"]) == {11} == {positions}
 
@@ -205,7 +216,9 @@ def test_padding_changes_nothing(llama, texts):
     pd.testing.assert_frame_equal(alone, together, rtol=1e-4, atol=1e-5)
     batch = next(batches(texts["en"], llama))
     assert batch.attention_mask is not None
-    spoiled = Tokens(torch.where(batch.mask, batch.ids, torch.full_like(batch.ids, 50)), batch.keep, "en", batch.attention_mask)
+    spoiled = Tokens(
+        torch.where(batch.mask, batch.ids, torch.full_like(batch.ids, 50)), batch.keep, "en", batch.attention_mask
+    )
     for a, b in zip(*(read(llama, t, labelled()).languages[:, batch.keep] for t in (batch, spoiled)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -264,7 +277,9 @@ def test_reference_texts_label_the_vocabulary(llama, texts):
         word, count = words.most_common(1)[0]
         assert count > 1
         assert found.of(4 + int(word[1:])) == language
-    table = lens(llama, {"en": texts["de"]}, reference=texts)  # German documents read as "en": labels come from the reference
+    table = lens(
+        llama, {"en": texts["de"]}, reference=texts
+    )  # German documents read as "en": labels come from the reference
     labelled_by_reference = lens(llama, {"en": texts["de"]}, identify=found)
     pd.testing.assert_frame_equal(table, labelled_by_reference)
 
@@ -277,7 +292,9 @@ def test_labels_of_another_vocabulary_are_refused(llama, texts):
 def test_an_unknown_way_to_identify_is_refused(llama, texts):
     import sys
 
-    unchecked = sys.modules["mwork_lens.lenses"].token_languages.__wrapped__  # as from the command line, without type checks
+    unchecked = sys.modules[
+        "mwork_lens.lenses"
+    ].token_languages.__wrapped__  # as from the command line, without type checks
     with pytest.raises(ValueError, match="unknown identify='vibes': choose counts, script or lingua"):
         unchecked(llama, texts, identify="vibes")
 

@@ -278,3 +278,9 @@ def test_a_bridge_loaded_by_somebody_else_is_described(folder):
     model = load_model(bridge)
     assert not model.training
     assert describe(model)["layers"] == 2
+
+
+@pytest.mark.parametrize("how", [{"revision": "main"}, {"device_map": "auto"}])
+def test_a_live_model_takes_no_loading_options(how):
+    with pytest.raises(ValueError, match="revision and device_map are decided when a model is loaded"):
+        load_model(families.hf_model("llama"), tokenizer=families.tokenizer(), **how)

@@ -59,7 +59,9 @@ def test_importing_the_package_loads_nothing_heavy(code):
     subprocess.run([sys.executable, "-c", f"{code}\n{check}"], check=True)
     # negative control: the check sees what is loaded on use
     if code.startswith("import mwork_lens;"):
-        late = subprocess.run([sys.executable, "-c", f"import mwork_lens; mwork_lens.Site\n{check}"], capture_output=True, text=True)
+        late = subprocess.run(
+            [sys.executable, "-c", f"import mwork_lens; mwork_lens.Site\n{check}"], capture_output=True, text=True
+        )
         assert "AssertionError: {'torch'}" in late.stderr
 
 

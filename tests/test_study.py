@@ -58,7 +58,14 @@ def texts():
 
 
 def run(model, texts, **options):
-    return study(model, texts, options.pop("stages", SPLIT), settings=options.pop("settings", SETTINGS), progress=False, **options)
+    return study(
+        model,
+        texts,
+        options.pop("stages", SPLIT),
+        settings=options.pop("settings", SETTINGS),
+        progress=False,
+        **options,
+    )
 
 
 def without_page(monkeypatch):
@@ -87,7 +94,9 @@ def same(a, b):
 
 def test_the_folder_holds_everything_with_provenance(done, model, texts):
     names = {path.name for path in done.folder.iterdir()}
-    wanted = {f"{name}.parquet" for name in TABLES} | {f"{name}.safetensors" for name in ("consistent", "specific", "stages")}
+    wanted = {f"{name}.parquet" for name in TABLES} | {
+        f"{name}.safetensors" for name in ("consistent", "specific", "stages")
+    }
     assert wanted | {"run.json", "report.html"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
     facts = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
@@ -97,7 +106,9 @@ def test_the_folder_holds_everything_with_provenance(done, model, texts):
         "measure": "output", "top": 0.2, "consensus": 0.5, "minus": "others", "sites": ["q", "k", "v", "z", "ffn"], "draws": 10,
         "k": 5, "seed": 0, "held_out": 1 / 3, "length": None, "size": 8, "stages": [1, 2, 1],
     }  # fmt: skip
-    assert {language: facts["corpora"][language]["hash"] for language in texts} == {x: c.fingerprint for x, c in texts.items()}
+    assert {language: facts["corpora"][language]["hash"] for language in texts} == {
+        x: c.fingerprint for x, c in texts.items()
+    }
     assert facts["stages"] == {"understanding": 1, "task_solving": 2, "generation": 1}
     assert tuple(facts["findings"]) == done.findings
     assert facts["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -139,7 +150,11 @@ def test_the_grid_has_every_cell(done):
 def test_counts_are_those_of_the_sets_and_controls_match_them(done):
     for language in ("de", "fr"):
         for stage, structure, part in cells(done.specific[language], SPLIT):
-            at = done.grid[(done.grid["language"] == language) & (done.grid["stage"] == stage) & (done.grid["structure"] == structure)]
+            at = done.grid[
+                (done.grid["language"] == language)
+                & (done.grid["stage"] == stage)
+                & (done.grid["structure"] == structure)
+            ]
             assert at[at["neurons"] == "own"]["count"].tolist() == [len(part)]
             assert at[at["neurons"] == "random"]["count"].tolist() == [len(part)] * 10
     assert done.grid["count"].max() > 0
@@ -169,7 +184,9 @@ def test_empty_cells_are_nan_and_only_those(model, texts):
 def test_grid_rows_are_evaluations_under_the_edit(done, model, texts):
     """The same numbers by another way: `evaluate` and `difference`, whose sign is the opposite."""
     test = {language: corpus.split(1 / 3)[1] for language, corpus in texts.items()}
-    row = done.grid[(done.grid["language"] == "de") & (done.grid["neurons"] == "own") & (done.grid["structure"] == "both")]
+    row = done.grid[
+        (done.grid["language"] == "de") & (done.grid["neurons"] == "own") & (done.grid["structure"] == "both")
+    ]
     row = row[row["stage"] == "all"].iloc[0]
     before = evaluate(model, test, size=1)
     with deactivate(model, done.specific["de"]):
@@ -178,7 +195,9 @@ def test_grid_rows_are_evaluations_under_the_edit(done, model, texts):
     assert row["own"] == pytest.approx(-harm.loc["de", "change"], rel=1e-3)
     assert row["english"] == pytest.approx(-harm.loc["en", "change"], rel=1e-3)
     assert row["delta"] == pytest.approx(row["english"] - row["own"])
-    assert (row["own_low"], row["own_high"]) == pytest.approx((-harm.loc["de", "high"], -harm.loc["de", "low"]), rel=1e-3)
+    assert (row["own_low"], row["own_high"]) == pytest.approx(
+        (-harm.loc["de", "high"], -harm.loc["de", "low"]), rel=1e-3
+    )
 
 
 def test_the_summary_is_the_mean_over_languages(done):
@@ -220,7 +239,10 @@ def made_up(gains):
     rows = []
     for (language, neurons, draw), sides in gains.items():
         for scored, values in zip(("en", language), sides, strict=True):
-            rows += [(language, "all", "both", neurons, "", draw, 3, scored, f"d{i}", 10, gain) for i, gain in enumerate(values)]
+            rows += [
+                (language, "all", "both", neurons, "", draw, 3, scored, f"d{i}", 10, gain)
+                for i, gain in enumerate(values)
+            ]
     return pd.DataFrame(rows, columns=[*CONDITION, "scored", "document", "tokens", "gain"])
 
 
@@ -240,7 +262,9 @@ def test_parallel_documents_are_resampled_together():
 
 def test_the_sign_of_harm_is_that_of_the_paper():
     rng = np.random.default_rng(1)
-    draws = {(x, "random", i): (rng.normal(0, 0.1, 20), rng.normal(0, 0.1, 20)) for i in range(10) for x in ("de", "fr")}
+    draws = {
+        (x, "random", i): (rng.normal(0, 0.1, 20), rng.normal(0, 0.1, 20)) for i in range(10) for x in ("de", "fr")
+    }
     harm = {(x, "own", -1): (np.full(20, -1.0), np.full(20, -8.0)) for x in ("de", "fr")}
     none = {(x, "other", -1): (rng.normal(0, 0.1, 20), rng.normal(0, 0.1, 20)) for x in ("de", "fr")}
     summary = summarise(made_up({**harm, **none, **draws})).set_index("neurons")
@@ -297,7 +321,9 @@ def test_an_interrupted_study_resumes_to_the_same_bits(model, texts, done, tmp_p
 def test_a_finished_study_is_not_run_again(model, texts, done):
     with pytest.raises(FileExistsError, match="already holds this run: pass resume=True .--resume."):
         run(model, texts, out=done.folder)
-    with pytest.raises(FileExistsError, match="already holds another run .it differs in parameters.: choose another folder"):
+    with pytest.raises(
+        FileExistsError, match="already holds another run .it differs in parameters.: choose another folder"
+    ):
         run(model, texts, out=done.folder, settings=replace(SETTINGS, seed=1), resume=True)
     with pytest.raises(FileExistsError, match="it differs in corpora"):
         run(model, {**texts, "de": random_words("de", 9)}, out=done.folder, resume=True)
@@ -381,13 +407,13 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def one_by_one(polyglot):
-    """Importances of 16 documents of three languages, each alone: they add up to any grouping."""
+    """Importances of 10 documents of three languages, each alone: they add up to any grouping."""
     languages = ("en", "ru", "zh")
-    statistic = importances(sites=("v", "z", "ffn"), length=48)
+    statistic = importances(sites=("v", "z", "ffn"), length=40)
     top = shares(statistic.top, statistic.sites)
     found = {}
-    for language, corpus in load_corpora("embedded", languages, limit=16).items():
-        rows = [ids[:48] for ids in polyglot.tokenizer(list(corpus.texts))["input_ids"]]
+    for language, corpus in load_corpora("embedded", languages, limit=10).items():
+        rows = [ids[:40] for ids in polyglot.tokenizer(list(corpus.texts))["input_ids"]]
         found[language] = [statistic(polyglot, as_batch([row], language, [""], bos=1)) for row in rows]
     assert isinstance(found["en"][0], Importances)
     assert top == dict.fromkeys(("v", "z", "ffn"), 0.1)
@@ -401,7 +427,7 @@ def specific_of(polyglot, groups):
 
 def test_shuffled_languages_have_no_neurons_of_their_own(polyglot, one_by_one):
     true = {language: len(own) for language, own in specific_of(polyglot, one_by_one).items()}
-    mixed = [members[i] for i in range(16) for members in one_by_one.values()]
+    mixed = [members[i] for i in range(10) for members in one_by_one.values()]
     random.Random(0).shuffle(mixed)
     fake = {name: len(own) for name, own in specific_of(polyglot, {str(i): mixed[i::3] for i in range(3)}).items()}
     assert min(true.values()) > 20
@@ -412,11 +438,11 @@ def test_shuffled_languages_have_no_neurons_of_their_own(polyglot, one_by_one):
 def test_a_languages_own_neurons_hurt_it_more_than_any_random_set(polyglot, one_by_one):
     own = specific_of(polyglot, one_by_one)
     held_out = {x: c.shard(8, 9) for x, c in load_corpora("embedded", ["ru", "zh"]).items()}
-    before = evaluate(polyglot, held_out, length=48)
+    before = evaluate(polyglot, held_out, length=40)
 
     def harm(neurons, language):
         with deactivate(polyglot, neurons):
-            after = evaluate(polyglot, held_out, [language], length=48)
+            after = evaluate(polyglot, held_out, [language], length=40)
         return float(difference(after, before[before["language"] == language], resamples=10)["change"].iloc[0])
 
     for language in held_out:
@@ -432,7 +458,7 @@ def test_a_languages_own_neurons_hurt_it_more_than_any_random_set(polyglot, one_
 def test_measured_and_added_one_by_one_are_the_same(polyglot, one_by_one):
     texts = {"en": load_corpora("embedded", ["en"], limit=2)["en"]}
     with pytest.warns(UserWarning, match="were truncated"):
-        found = measure(polyglot, texts, importances(sites=("v", "z", "ffn"), length=48), progress=False)["en"]
+        found = measure(polyglot, texts, importances(sites=("v", "z", "ffn"), length=40), progress=False)["en"]
     a, b = one_by_one["en"][:2]
     assert all(torch.equal(found.hits[site], (a + b).hits[site]) for site in ("v", "z", "ffn"))
     assert shape_of(polyglot, ("v", "z", "ffn")) == {site: tuple(x.shape) for site, x in found.hits.items()}

@@ -72,7 +72,7 @@ def neuron_importance(
         All positions of the document count, BOS included, as in the paper.
 
     Raises:
-        ValueError: Not exactly one document; an unknown measure or site; `exact` does not apply; NaN activations.
+        ValueError: Not exactly one document; an unknown measure or site; `exact` does not apply; NaN activations or weights.
         NotImplementedError: The FFN site of a mixture of experts; an attention that its parts do not reproduce.
     """
     chosen = require_sites(sites, NEURON_SITES)
@@ -100,6 +100,8 @@ def neuron_importance(
             )
             for site, scores in layer_scores.items():
                 rows[site].append(scores)
+        for site in chosen:
+            _require_finite(rows[site][-1], site, layer)
 
     capture(model, tokens, listen, on_layer)
     return {site: torch.stack(scores).float().cpu() for site, scores in rows.items()}
@@ -121,6 +123,16 @@ def released_importance(model: Any, tokens: Tokens | Tensor) -> dict[str, Float[
 
     capture(model, tokens, [*wanted(model), up], on_layer)
     return {name: torch.stack(scores).cpu() for name, scores in rows.items()}
+
+
+def _require_finite(scores: Tensor, site: str, layer: int) -> None:
+    """Activations are checked by `capture`; here the matrix behind them (W_O, W_down) shows."""
+    if not bool(torch.isfinite(scores).all()):
+        units = (~torch.isfinite(scores)).nonzero().flatten().tolist()
+        raise ValueError(
+            f"NaN or infinite importance at site {site!r} of layer {layer} ({len(units)} units, first {units[0]}): the "
+            "weights behind it are not finite, or too large for float32; check the checkpoint"
+        )
 
 
 def _one_document(tokens: Tokens) -> Tokens:
