@@ -87,7 +87,7 @@ def _whole(grid: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
     yield (
         f"Switching off a language's own neurons ({o['count']:.0f} on average) changes its log-likelihood by "
         f"{_interval(o, 'non_eng')} nats per token, {verdict} {int(o['draws'])} matched random sets "
-        f"({r['non_eng_low']:+.3f} to {r['non_eng_high']:+.3f}; p = {o['p_non_eng']:.2f})."
+        f"({_signed(r['non_eng_low'])} to {_signed(r['non_eng_high'])}; p = {o['p_non_eng']:.2f})."
     )
     specific = o["delta_low"] > 0 and o["p_delta"] <= 0.1
     yield (
@@ -119,4 +119,8 @@ def _parts(summary: pd.DataFrame) -> Iterator[str]:
 
 
 def _interval(row: pd.Series, name: str) -> str:
-    return f"{row[name]:+.3f} [{row[f'{name}_low']:+.3f}, {row[f'{name}_high']:+.3f}]"
+    return f"{_signed(row[name])} [{_signed(row[f'{name}_low'])}, {_signed(row[f'{name}_high'])}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")

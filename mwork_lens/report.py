@@ -21,7 +21,7 @@ from .neurons import NeuronSet
 from .plots import deltas, language_name, layer_counts, lens_curves, overlap_heatmap, require_columns, svg
 from .sites import SITES
 from .stages import Stages
-from .storage import Run, write_atomically
+from .storage import Run, write_text
 
 UNKNOWN = "–"
 """What stands where there is no number."""
@@ -123,7 +123,7 @@ def write_report(study: Any, path: str | Path) -> Path:
         OSError: The file cannot be written; what was there before is kept.
     """
     page = render(study)
-    return write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8") and None)
+    return write_text(path, page)
 
 
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:

