@@ -125,6 +125,14 @@ class Attention:
         return torch.softmax(self.scores(self.raw), dim=-1)
 
     @cached_property
+    def reach(self) -> list[tuple[list[int], list[int]]]:
+        """Per head: the first key that each query sees, and one past the last."""
+        allowed = torch.isfinite(self.bias)
+        first = allowed.int().argmax(2) * allowed.any(2)
+        last = allowed.shape[2] - allowed.flip(2).int().argmax(2)
+        return list(zip(first.tolist(), last.tolist(), strict=True))
+
+    @cached_property
     def z(self) -> Float[Tensor, "head pos d_head"]:
         """A v."""
         return self.pattern @ self.v.repeat_interleave(self.group, dim=0)

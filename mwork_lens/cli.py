@@ -7,12 +7,12 @@ Heavy imports happen inside the commands, so `mwork-lens --help` answers at once
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from .console import fail_on, guarded, print_study, print_table, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that --
 @app.command()
 def demo(out: Out = Path("mwork-demo"), resume: Resume = False) -> None:
     """The MWork study of the embedded model on the embedded texts: a report in a few minutes, without a network."""
-    _guarded(lambda: _study("polyglot", "embedded", None, DEMO_DOCUMENTS, out, resume, {}, DEMO_SETTINGS, None))
+    guarded(lambda: _study("polyglot", "embedded", None, DEMO_DOCUMENTS, out, resume, {}, DEMO_SETTINGS, None))
 
 
 DEMO_DOCUMENTS = 48
@@ -80,7 +80,7 @@ def study(
     }
     choices["sites"] = tuple(sites.split(","))
     how = {"revision": revision, "dtype": dtype, "device": device}
-    _guarded(lambda: _study(model, corpora, languages, limit, out, resume, how, choices, stages))
+    guarded(lambda: _study(model, corpora, languages, limit, out, resume, how, choices, stages))
 
 
 @app.command()
@@ -109,7 +109,7 @@ def lens(
         loaded = load_model(model, revision=revision, dtype=dtype, device=device)
         table = layer_languages(loaded, texts, k=k, identify=identify, length=length)  # type: ignore[arg-type]  # checked there
         own = table[table["token_language"].isin([*texts, "shared"])]
-        _print_table(
+        print_table(
             "Probability mass per language of the token, by layer",
             ["text", "layer", *own["token_language"].unique()],
             [
@@ -128,9 +128,9 @@ def lens(
                     {x: c.facts() for x, c in texts.items()},
                 ),
             )
-            _say(f"table: {out}")
+            say(f"table: {out}")
 
-    _guarded(run)
+    guarded(run)
 
 
 @app.command()
@@ -172,7 +172,7 @@ def detect(
         made = Run("plnd", parameters, describe(loaded), {x: c.facts() for x, c in texts.items()})
         save(consistent, out / "consistent.safetensors", made)
         save(own, out / "specific.safetensors", made)
-        _print_table(
+        print_table(
             "Neurons per language",
             ["language", "consistent", "specific", *statistic.sites],
             [
@@ -185,10 +185,10 @@ def detect(
                 for x in own
             ],
         )
-        _say(f"neuron sets: {out / 'specific.safetensors'}")
-        _fail_on(measured.failures)
+        say(f"neuron sets: {out / 'specific.safetensors'}")
+        fail_on(measured.failures)
 
-    _guarded(run)
+    guarded(run)
 
 
 @app.command()
@@ -205,13 +205,11 @@ def doctor(
         from .doctor import doctor as examine
 
         checks = examine(model, revision=revision, dtype=dtype, device=device, length=length or 256)
-        _print_table(
-            f"doctor: {model}", ["check", "verdict", "detail"], [[c.name, c.verdict, c.detail] for c in checks]
-        )
+        print_table(f"doctor: {model}", ["check", "verdict", "detail"], [[c.name, c.verdict, c.detail] for c in checks])
         if any(c.verdict == "failed" for c in checks):
             raise typer.Exit(1)
 
-    _guarded(run)
+    guarded(run)
 
 
 @app.command()
@@ -222,9 +220,9 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished stu
         from .report import write_report
         from .study import load_study
 
-        _say(f"report: {write_report(load_study(folder), folder / 'report.html')}")
+        say(f"report: {write_report(load_study(folder), folder / 'report.html')}")
 
-    _guarded(run)
+    guarded(run)
 
 
 def _study(
@@ -255,77 +253,14 @@ def _study(
         except ValueError:
             raise ValueError(f"--stages {stages!r}: give lens, or two numbers of layers such as 8,4") from None
         split = Stages.of(n_layers(loaded), understanding=first, generation=last)
-    result = run(loaded, texts, split, settings=settings, out=out, resume=resume, say=_say)
-    _print_study(result)
-    _say(f"report: {out / 'report.html'}")
-    _fail_on(result.failures or {})
-
-
-def _print_study(result: Any) -> None:
-    def interval(row: Any, name: str) -> str:
-        value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-        return "-" if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-    rows = [
-        [row["stage"].replace("_", "-"), row["structure"], row["neurons"], f"{row['count']:.0f}", interval(row, "eng"), interval(row, "non_eng"),
-         interval(row, "delta"), "-" if row["p_delta"] != row["p_delta"] else f"{row['p_delta']:.2f}"]
-        for _, row in result.summary.iterrows()
-    ]  # fmt: skip
-    _print_table(
-        "Change of log-likelihood (nats per token) when neurons are off",
-        ["stage", "structure", "neurons", "n", "English", "other languages", "Delta", "p"],
-        rows,
-    )
-    for finding in result.findings:
-        _say(f"- {finding}")
-
-
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    result = run(loaded, texts, split, settings=settings, out=out, resume=resume, say=say)
+    print_study(result)
+    say(f"report: {out / 'report.html'}")
+    fail_on(result.failures or {})
 
 
 def _codes(languages: str | None) -> list[str] | None:
     return None if languages is None else [code.strip() for code in languages.split(",") if code.strip()]
-
-
-def _say(message: str) -> None:
-    typer.echo(message)
-
-
-def _fail_on(failures: Any) -> None:
-    """Exit with 1 and the names of the documents that failed."""
-    if failures:
-        named = [f"{language}/{name}: {why}" for language, names in failures.items() for name, why in names.items()]
-        typer.echo(
-            f"error: {len(named)} document(s) failed and are left out of the results: {'; '.join(named)}", err=True
-        )
-        raise typer.Exit(1)
-
-
-def _guarded(run: Callable[[], None]) -> None:
-    """Errors of the user's making are one line; an interruption says what is kept; anything else keeps its traceback."""
-    import os
-
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    try:
-        run()
-    except KeyboardInterrupt:
-        _stop("interrupted: what was finished is kept - run the same command with --resume to continue", 130)
-    except (ValueError, OSError, NotImplementedError, ImportError, RuntimeError) as error:
-        _stop(f"error: {error}", 1)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code) from None
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ Documents are resampled by their id, jointly for all languages and conditions, s
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ import torch
 
 from .corpora import Corpus
 from .detect.chance import matched_random, p_value
-from .detect.plnd import Measure, Minus
+from .detect.plnd import Measure, Minus, importances
 from .evaluate import prepare, resample
 from .interventions import deactivate
 from .neurons import NeuronSet
@@ -74,6 +74,12 @@ class Settings:
         object.__setattr__(self, "sites", require_sites(self.sites, NEURON_SITES))
         if self.draws < 10:
             raise ValueError(f"draws={self.draws}: a claim against chance needs at least 10 random controls")
+        importances(measure=self.measure, sites=self.sites, top=self.top, length=self.length)  # refuses what it must
+        if self.minus not in get_args(Minus):
+            raise ValueError(f"unknown minus={self.minus!r}: choose from {', '.join(get_args(Minus))}")
+        for name, value, highest in (("consensus", self.consensus, 1.0), ("held_out", self.held_out, 0.9)):
+            if not 0 < value <= highest:
+                raise ValueError(f"{name}={value} is not a share: give a number above 0 and at most {highest:g}")
 
 
 def cells(neurons: NeuronSet, stages: Stages) -> Iterator[tuple[str, str, NeuronSet]]:

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from mwork_lens.attention import PAIRINGS, Attention, Rotation, of_layer, wanted
 from mwork_lens.capture import capture
 from mwork_lens.detect import attention_change as change
-from mwork_lens.detect.attention_change import attention_change, output_change, output_factor, score_changes, value_change
+from mwork_lens.detect.attention_change import (
+    attention_change,
+    output_change,
+    output_factor,
+    score_changes,
+    value_change,
+)
 from mwork_lens.models import load_model
 
 MEASURES = {"attention": attention_change, "output": output_change}
@@ -95,7 +101,10 @@ def test_pattern_and_z_equal_the_naive_attention(parts: oracles.Parts) -> None:
 
 
 @given(
-    pairs=st.sampled_from(PAIRINGS), d_head=st.sampled_from([4, 6, 10]), rotary=st.sampled_from([2, 4]), seed=st.integers(0, 99)
+    pairs=st.sampled_from(PAIRINGS),
+    d_head=st.sampled_from([4, 6, 10]),
+    rotary=st.sampled_from([2, 4]),
+    seed=st.integers(0, 99),
 )
 def test_a_rotation_turns_pairs_and_keeps_norms(pairs: str, d_head: int, rotary: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -140,7 +149,9 @@ def test_a_scale_that_is_not_the_models_is_refused(llama: Any, monkeypatch: pyte
     assert of_layer(llama, 1, seen).layer == 1
     original = llama.blocks[1].attn.original_component
     monkeypatch.setattr(original, "scaling", 1.1 * original.scaling)
-    with pytest.raises(NotImplementedError, match=r"layer 1 .*is not reproduced.*half-split.*sites=\('ffn', 'v', 'z'\)"):
+    with pytest.raises(
+        NotImplementedError, match=r"layer 1 .*is not reproduced.*half-split.*sites=\('ffn', 'v', 'z'\)"
+    ):
         of_layer(llama, 1, seen)
 
 
@@ -268,7 +279,10 @@ def _unit_by_unit(blocks: Any) -> Any:
 
 
 @given(
-    length=st.integers(1, 150), count=st.sampled_from([1, 3, 64, 4000]), window=st.sampled_from([None, 1, 4, 40]), seed=st.integers(0, 9)
+    length=st.integers(1, 150),
+    count=st.sampled_from([1, 3, 64, 4000]),
+    window=st.sampled_from([None, 1, 4, 40]),
+    seed=st.integers(0, 9),
 )
 def test_blocks_cover_every_visible_score_once(length: int, count: int, window: int | None, seed: int) -> None:
     parts = oracles.random_parts(seed, kv=1, group=1, d_head=2, length=length, window=window)

@@ -214,7 +214,7 @@ def test_tables_of_other_tokens_are_refused():
     for wrong in (other, before[before["document"] != "d3"], before.iloc[::-1]):
         for pair_of in ((after, wrong), (wrong, after)):
             with pytest.raises(
-                ValueError, match="not score the same tokens of '(de|en)': evaluate the same texts with the"
+                ValueError, match=r"not score the same tokens of '(de|en)': evaluate the same texts with the"
             ):
                 difference(*pair_of)
     one = before[before["language"] == "en"]

@@ -105,7 +105,7 @@ def test_afterwards_the_model_is_as_before(any_family):
     assert same_bits(model, weights)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(a=st.integers(0, 10**6), b=st.integers(0, 10**6), share=st.floats(0.02, 0.9))
 def test_switching_off_two_sets_is_switching_off_their_union(a, b, share):
     model, plain = pair("llama")
@@ -139,7 +139,7 @@ def test_padded_batches_are_edited_in_every_row(llama):
 # --- scale, set_to
 
 
-@pytest.mark.parametrize("by", [-1.5, 0.25, 3.0])
+@pytest.mark.parametrize("by", [-1.5, 3.0])
 def test_scale_is_scaling_what_the_projection_reads(any_family, by):
     _, model, plain = any_family
     neurons = some(model, 4, sites=("z", "ffn"))
@@ -335,9 +335,12 @@ def test_an_edit_that_never_fired_raises(llama):
     ):
         pass
     lower, upper = (some(llama, 0, sites=("ffn",)).only(layers=[i]) for i in (0, 1))
-    with pytest.raises(RuntimeError, match=r"never fired: ffn\[1\] of scale -"), torch.no_grad():  # the other one did
-        with applied(llama, zero(lower), scale(upper, 2.0)):
-            llama(IDS, stop_at_layer=1)
+    with (
+        torch.no_grad(),
+        pytest.raises(RuntimeError, match=r"never fired: ffn\[1\] of scale -"),  # the other one did
+        applied(llama, zero(lower), scale(upper, 2.0)),
+    ):
+        llama(IDS, stop_at_layer=1)
 
 
 @pytest.mark.parametrize(
@@ -387,14 +390,16 @@ def test_places_that_do_not_exist_are_refused(llama):
     }.items():
         with pytest.raises(ValueError, match=message):
             applied(llama, Edit({("ffn", 0): torch.zeros_like, place: torch.zeros_like})).__enter__()
-    with pytest.raises(ValueError, match="no hook point for 'resid_mid'.*it has q, k"):
+    with pytest.raises(ValueError, match=r"no hook point for 'resid_mid'.*it has q, k"):
         applied(pair("neox")[0], Edit({("resid_mid", 0): torch.zeros_like})).__enter__()
 
 
 def test_a_change_of_shape_is_refused(llama):
-    with pytest.raises(ValueError, match=r"'ffn' of layer 1 returned \[1, 11, 3\] for an activation of \[1, 11, 44\]"):
-        with applied(llama, Edit({("ffn", 1): lambda x: x[..., :3]})):
-            run(llama)
+    with (
+        pytest.raises(ValueError, match=r"'ffn' of layer 1 returned \[1, 11, 3\] for an activation of \[1, 11, 44\]"),
+        applied(llama, Edit({("ffn", 1): lambda x: x[..., :3]})),
+    ):
+        run(llama)
 
 
 def test_scaling_by_infinity_is_refused(llama):
@@ -419,9 +424,11 @@ def test_patches_that_do_not_fit_are_refused(llama):
         patch(source, NeuronSet.empty(shape_of(llama, ("ffn",))))
     with pytest.raises(ValueError, match="no layer in common"):
         patch(source, some(llama, 0, sites=("k",)))
-    with pytest.raises(ValueError, match=r"patch of 'ffn' in layer 0 holds \[1, 11, 44\], the run has \[1, 8, 44\]"):
-        with applied(llama, patch(source)):
-            run(llama, document(8))
+    with (
+        pytest.raises(ValueError, match=r"patch of 'ffn' in layer 0 holds \[1, 11, 44\], the run has \[1, 8, 44\]"),
+        applied(llama, patch(source)),
+    ):
+        run(llama, document(8))
     with (
         pytest.raises(ValueError, match=r"holds \[1, 11, 44\], the run has \[2, 11, 44\]"),
         applied(llama, patch(source)),

@@ -302,7 +302,7 @@ def test_an_unknown_way_to_identify_is_refused(llama, texts):
 def test_nothing_to_read_is_refused(llama, texts):
     with pytest.raises(ValueError, match="no corpora to read: give at least one language"):
         lens(llama, {})
-    with pytest.raises(ValueError, match="at least two corpora, got .'en'"):
+    with pytest.raises(ValueError, match=r"at least two corpora, got .'en'"):
         lens(llama, {"en": texts["en"]})
 
 

@@ -45,7 +45,7 @@ def test_functions_stay_functions_when_their_files_are_imported():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(AttributeError, match="mwork_lens has no 'lape_of_faith'; it has Corpus, .*load_model"):
+    with pytest.raises(AttributeError, match=r"mwork_lens has no 'lape_of_faith'; it has Corpus, .*load_model"):
         _ = mw.lape_of_faith
 
 

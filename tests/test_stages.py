@@ -43,7 +43,7 @@ def test_stages_are_a_partition(sizes):
 
 @given(sizes=sizes, high=st.floats(0.5, 1.0), low=st.floats(0.0, 0.2), end=st.floats(0.4, 1.0))
 def test_planted_boundaries_are_recovered(sizes, high, low, end):
-    first, middle, last = sizes
+    first, _middle, last = sizes
     table = lens_table(
         {"de": dip(*sizes, high=high, low=low, end=end), "zh": dip(*sizes, high=high / 2, low=low / 2, end=end / 2)}
     )

@@ -159,9 +159,7 @@ def _blocks(att: Attention, head: int, count: int) -> Iterator[tuple[slice, slic
     """(units, rows, keys) that cover a head's unmasked scores for `count` units, each about as large as a cache."""
     budget = 1 << 19 if att.q.device.type == "cpu" else 1 << 26
     length = att.q.shape[1]
-    allowed = torch.isfinite(att.bias[head])
-    first = torch.where(allowed.any(1), allowed.int().argmax(1), 0).tolist()
-    last = (length - allowed.flip(1).int().argmax(1)).tolist()
+    first, last = att.reach[head]
     height = length if length <= 2 * _ROWS and count * length * length <= budget else _ROWS
     for top in range(0, length, height):
         rows = slice(top, min(top + height, length))
@@ -197,19 +195,15 @@ def output_change(att: Attention, changes: Sequence[ScoreChange]) -> Float[Tenso
     values = [att.v[change.head // att.group] for change in changes]
     if alone:
         values = [values[0] @ factor]
-    padded = [torch.cat([value, torch.ones_like(value[:, :1])], -1) for value in values]
     mixed = [p.pattern @ value for p, value in zip(prepared, values, strict=True)]
     for units, rows, keys in _blocks(att, changes[0].head, len(total)):
         moved = []
-        for p, value, z in zip(prepared, padded, mixed, strict=True):
+        for p, value, z in zip(prepared, values, mixed, strict=True):
             w = p.weights(units, rows, keys)
-            product = rearrange(
-                rearrange(w, "unit row key -> (unit row) key") @ value[keys],
-                "(unit row) width -> unit row width",
-                row=w.shape[1],
-            )
-            s = product[..., -1:]
-            moved.append((product[..., :-1].addcmul(s, z[rows], value=-1), 1 + s))
+            s = w.sum(-1, keepdim=True)
+            product = rearrange(w, "unit row key -> (unit row) key") @ value[keys]
+            product = rearrange(product, "(unit row) width -> unit row width", row=w.shape[1])
+            moved.append((product.addcmul_(s, z[rows], value=-1), 1 + s))
         if alone:  # the denominator is the row's own: divide its norm
             row = torch.linalg.vector_norm(moved[0][0], dim=-1) / moved[0][1][..., 0]
         else:

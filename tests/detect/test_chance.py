@@ -167,7 +167,7 @@ def test_p_is_that_of_scipy(larger):
 
 def test_p_of_nothing_special_is_uniform():
     """A random set among its own controls: P(p <= a) = a. And the negative control: the set with the largest weights is always special."""
-    draws, trials, p, special = 19, 300, [], []
+    draws, trials, p, special = 19, 200, [], []
     generator = seeded(0)
     template = NeuronSet.of([("ffn", 0, u) for u in range(6)], {"ffn": (1, 24)})
     for _ in range(trials):

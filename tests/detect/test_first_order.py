@@ -27,7 +27,9 @@ def as_attention(parts: oracles.Parts, dtype: torch.dtype = torch.float64) -> At
     def tensor(x: Any) -> torch.Tensor:
         return torch.tensor(x, dtype=dtype)
 
-    rotation = Rotation.of(*map(tensor, parts.tables()), parts.q.shape[2], parts.pairing) if parts.angles is not None else None
+    rotation = (
+        Rotation.of(*map(tensor, parts.tables()), parts.q.shape[2], parts.pairing) if parts.angles is not None else None
+    )
     return Attention(
         layer=0, q=tensor(parts.q), k=tensor(parts.k), v=tensor(parts.v), W_O=tensor(parts.W_O), scale=parts.scale,
         cap=parts.cap, bias=tensor(parts.bias), rotation=rotation, q_norm=None, k_norm=None, norm_joins_heads=False,
@@ -98,7 +100,9 @@ def test_what_it_covers() -> None:
 
 @settings(max_examples=120)
 @given(
-    parts=st_parts(peaks=(0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)), site=st.sampled_from(["q", "k"]), single=st.booleans()
+    parts=st_parts(peaks=(0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)),
+    site=st.sampled_from(["q", "k"]),
+    single=st.booleans(),
 )
 def test_the_exact_value_lies_between_the_bounds(parts: oracles.Parts, site: str, single: bool) -> None:
     """On random, biased and adversarially peaked attention, in both precisions, for every unit."""
@@ -133,21 +137,28 @@ def test_without_bounds_they_say_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def passages(polyglot: Any) -> list[Tokens]:
-    """One real document per language, and the second of two."""
-    corpora = load_corpora(limit=2)
-    return [tokens for corpus in corpora.values() for tokens in list(batches(corpus, polyglot, size=1))[: 1 + (corpus.language in ("de", "zh"))]]
+    """One real document in each of four languages."""
+    corpora = load_corpora(languages=["de", "en", "ru", "zh"], limit=2)
+    return [list(batches(corpus, polyglot, size=1))[i % 2] for i, corpus in enumerate(corpora.values())]
 
 
-def test_the_bounds_hold_on_the_trained_model(polyglot: Any, passages: list[Tokens]) -> None:
-    for tokens in passages[::2]:
-        exact = neuron_importance(polyglot, tokens, measure="attention", sites=("q", "k"))
-        attentions: list[Attention] = []
-        capture(polyglot, tokens, wanted(polyglot), lambda layer, seen: attentions.append(of_layer(polyglot, layer, seen)))  # noqa: B023
-        for layer, att in enumerate(attentions):
+@pytest.fixture(scope="module")
+def exact(polyglot: Any, passages: list[Tokens]) -> list[dict[str, torch.Tensor]]:
+    """Their exact importances."""
+    return [neuron_importance(polyglot, tokens, measure="attention", sites=("q", "k")) for tokens in passages]
+
+
+def test_the_bounds_hold_on_the_trained_model(polyglot: Any, passages: list[Tokens], exact: Any) -> None:
+    for tokens, right in zip(passages, exact, strict=True):
+
+        def on_layer(layer: int, seen: Any, right: Any = right) -> None:
+            att = of_layer(polyglot, layer, seen)
             for site in ("q", "k"):
-                found, right = _estimates(att, site), exact[site][layer].double().numpy()
-                assert (found["low"].ravel() <= right * (1 + 1e-4)).all()
-                assert (right <= found["high"].ravel() * (1 + 1e-4)).all()
+                found, true = _estimates(att, site), right[site][layer].double().numpy()
+                assert (found["low"].ravel() <= true * (1 + 1e-4)).all()
+                assert (true <= found["high"].ravel() * (1 + 1e-4)).all()
+
+        capture(polyglot, tokens, wanted(polyglot), on_layer)
 
 
 # ---------------------------------------------------------------- where_needed
@@ -176,16 +187,17 @@ def test_where_needed_selects_the_exact_set(parts: oracles.Parts, site: str, sha
     _assert_same_top(found, exact, top_count(share, exact.size))
 
 
-def test_where_needed_selects_the_exact_set_of_the_trained_model(polyglot: Any, passages: list[Tokens]) -> None:
-    for tokens in passages:
-        found, exact = (
-            neuron_importance(polyglot, tokens, measure="attention", sites=("q", "k"), exact=how, top=0.1)
-            for how in ("where_needed", "always")
+def test_where_needed_selects_the_exact_set_of_the_trained_model(
+    polyglot: Any, passages: list[Tokens], exact: Any
+) -> None:
+    for tokens, right in zip(passages, exact, strict=True):
+        found = neuron_importance(
+            polyglot, tokens, measure="attention", sites=("q", "k"), exact="where_needed", top=0.1
         )
         for site in ("q", "k"):
-            for layer in range(len(exact[site])):
-                count = top_count(0.1, exact[site].shape[1])
-                _assert_same_top(found[site][layer].numpy(), exact[site][layer].numpy(), count)
+            count = top_count(0.1, right[site].shape[1])
+            for layer in range(len(right[site])):
+                _assert_same_top(found[site][layer].numpy(), right[site][layer].numpy(), count)
 
 
 def test_where_needed_leaves_units_to_first_order(
@@ -193,20 +205,19 @@ def test_where_needed_leaves_units_to_first_order(
 ) -> None:
     """The control: if all units were exact, equal sets would say nothing about the bound."""
     evaluated = []
-    exact = plnd_module.attention_change
-    monkeypatch.setattr(plnd_module, "attention_change", lambda att, changes: evaluated.append(len(changes[0])) or exact(att, changes))
+    change = plnd_module.attention_change
+    monkeypatch.setattr(
+        plnd_module, "attention_change", lambda att, changes: evaluated.append(len(changes[0])) or change(att, changes)
+    )
     neuron_importance(polyglot, passages[0], measure="attention", sites=("q",), exact="where_needed", top=0.1)
     assert 0 < sum(evaluated) < 0.6 * 8 * 128
 
 
-def test_first_order_ranks_like_exact_beyond_the_first_layer(polyglot: Any, passages: list[Tokens]) -> None:
+def test_first_order_ranks_like_exact_beyond_the_first_layer(polyglot: Any, passages: list[Tokens], exact: Any) -> None:
     ranks = []
-    for tokens in passages:
-        first, exact = (
-            neuron_importance(polyglot, tokens, measure="attention", sites=("q", "k"), exact=how)
-            for how in ("never", "always")
-        )
-        ranks.append([[spearmanr(a, b).statistic for a, b in zip(first[s], exact[s], strict=True)] for s in ("q", "k")])
+    for tokens, right in zip(passages, exact, strict=True):
+        first = neuron_importance(polyglot, tokens, measure="attention", sites=("q", "k"), exact="never")
+        ranks.append([[spearmanr(a, b).statistic for a, b in zip(first[s], right[s], strict=True)] for s in ("q", "k")])
     by_layer = np.array(ranks).mean(0)
     assert by_layer[:, 1:].mean() >= 0.99
     assert np.array(ranks)[:, :, 1:].min() >= 0.975  # a single layer of a single document

@@ -309,7 +309,9 @@ def test_order_is_irrelevant_and_documents_only_take_away(made: Any, data: Any) 
     assert plnd({"fr": _sum(data.draw(st.permutations(docs)), top)})["fr"] == whole
     for n in range(1, len(docs)):
         assert whole <= plnd({"fr": _sum(docs[:n], top)})["fr"]
-        assert plnd({"fr": _sum(docs, top)}, threshold=2.0)["fr"] <= plnd({"fr": _sum(docs[:n], top)}, threshold=2.0)["fr"]
+        assert (
+            plnd({"fr": _sum(docs, top)}, threshold=2.0)["fr"] <= plnd({"fr": _sum(docs[:n], top)}, threshold=2.0)["fr"]
+        )
     alone = plnd({"fr": _sum(docs[:1], top)})["fr"]
     assert _as_set(alone) == _top_of(docs[0], top)
     assert plnd({"fr": _sum([docs[0]] * 3, top)})["fr"] == alone
@@ -400,7 +402,9 @@ def halves(polyglot: Any) -> dict[str, Importances]:
     """FFN, v and z importances of the even and the odd documents of French and of Chinese."""
     corpora = load_corpora(languages=["fr", "zh"], limit=8)
     parts = {
-        f"{code}{odd}": Corpus(code, corpus.texts[odd::2], corpus.ids[odd::2]) for code, corpus in corpora.items() for odd in (0, 1)
+        f"{code}{odd}": Corpus(code, corpus.texts[odd::2], corpus.ids[odd::2])
+        for code, corpus in corpora.items()
+        for odd in (0, 1)
     }
     with pytest.warns(UserWarning, match="were truncated"):
         return dict(measure(polyglot, parts, importances(sites=("ffn", "v", "z"), length=48), progress=False))
@@ -481,15 +485,21 @@ def test_a_top_that_selects_everything_is_refused(llama: Any) -> None:
         neuron_importance(llama, document(), measure="attention", sites="k", exact="where_needed", top=0.99)
 
 
-def test_a_statistic_checks_its_parameters_before_any_document() -> None:
-    with pytest.raises(ValueError, match="unknown measure 'x'"):
-        importances(measure="x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown site 'x'"):
-        importances(sites=("x",))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown exact='x'"):
-        importances(exact="x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"top gives no share for site 'v': it has \['ffn'\]"):
-        importances(sites=("ffn", "v"), top={"ffn": 0.1})
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("measure", "x", "unknown measure 'x'"),
+        ("sites", ("x",), "unknown site 'x'"),
+        ("exact", "x", "unknown exact='x'"),
+        ("exact", "never", "exact='never' is defined for measure='attention'"),
+        ("top", {"ffn": 0.1}, r"top gives no share for site 'q': it has \['ffn'\]"),
+    ],
+)
+def test_a_statistic_checks_its_parameters_before_any_document(field: str, value: Any, message: str) -> None:
+    statistic = importances()
+    object.__setattr__(statistic, field, value)  # past the annotations, which only tests check
+    with pytest.raises(ValueError, match=message):
+        statistic.__post_init__()
 
 
 @pytest.mark.parametrize("ask", [neuron_importance, importances()])
@@ -539,10 +549,17 @@ def test_a_broken_output_matrix_of_the_last_layer_is_named() -> None:
 @pytest.mark.parametrize("measure_", ["output", "attention", "released"])
 def test_a_mixture_of_experts_has_no_ffn_site_but_attention(measure_: Any) -> None:
     model = pair("mixtral")[0]
-    with pytest.raises(NotImplementedError, match=r"layer 0 is a mixture of experts.*Use the attention sites q, k, v, z"):
+    with pytest.raises(
+        NotImplementedError, match=r"layer 0 is a mixture of experts.*Use the attention sites q, k, v, z"
+    ):
         neuron_importance(model, document(), measure=measure_)
     found = neuron_importance(model, document(), measure=measure_, sites=("q", "k", "v", "z"))
-    assert {site: tuple(s.shape) for site, s in found.items()} == {"q": (2, 32), "k": (2, 16), "v": (2, 16), "z": (2, 32)}
+    assert {site: tuple(s.shape) for site, s in found.items()} == {
+        "q": (2, 32),
+        "k": (2, 16),
+        "v": (2, 16),
+        "z": (2, 32),
+    }
 
 
 def test_the_attention_of_a_mixture_of_experts_is_ablation() -> None:
@@ -560,7 +577,9 @@ def test_the_attention_of_a_mixture_of_experts_is_ablation() -> None:
 
 def _observe_attention(plain: Any, ids: torch.Tensor, layer: int) -> torch.Tensor:
     kept: list[torch.Tensor] = []
-    handle = oracles.o_projection(plain, layer).register_forward_hook(lambda module, args, out: kept.append(out.detach().clone()))
+    handle = oracles.o_projection(plain, layer).register_forward_hook(
+        lambda module, args, out: kept.append(out.detach().clone())
+    )
     with torch.no_grad():
         plain(ids)
     handle.remove()

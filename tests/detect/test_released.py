@@ -31,7 +31,9 @@ def reference(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any], dict
     """(model, facts, tensors) of one file of released numbers."""
     facts = json.loads(request.param.read_text())
     tensors = load_file(request.param.with_suffix(".safetensors"))
-    hf = AutoModelForCausalLM.from_config(LlamaConfig(**facts["config"]), dtype=torch.float32, attn_implementation="eager")
+    hf = AutoModelForCausalLM.from_config(
+        LlamaConfig(**facts["config"]), dtype=torch.float32, attn_implementation="eager"
+    )
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("docs.")}
     missing, unexpected = hf.load_state_dict(weights, strict=False)
     assert not unexpected
@@ -136,7 +138,9 @@ def test_tokens_below_t_contribute_what_they_contribute_alone() -> None:
                 assert (found[name] >= alone[name] * (1 - 1e-5)).all()
         assert not torch.allclose(longer[0]["v"], longer[1]["v"])
         z: list[torch.Tensor] = []
-        handle = oracles.o_projection(plain, 1).register_forward_pre_hook(lambda module, args, z=z: z.append(args[0][0].detach()))
+        handle = oracles.o_projection(plain, 1).register_forward_pre_hook(
+            lambda module, args, z=z: z.append(args[0][0].detach())
+        )
         with torch.no_grad():
             plain(whole)
             plain(other)

@@ -1,0 +1,76 @@
+"""What the command line says: tables, findings, errors. Only this file prints."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+
+def say(message: str) -> None:
+    """A line on standard output."""
+    typer.echo(message)
+
+
+def fail_on(failures: Any) -> None:
+    """Exit with 1 and the names of the documents that failed."""
+    if failures:
+        named = [f"{language}/{name}: {why}" for language, names in failures.items() for name, why in names.items()]
+        typer.echo(
+            f"error: {len(named)} document(s) failed and are left out of the results: {'; '.join(named)}", err=True
+        )
+        raise typer.Exit(1)
+
+
+def guarded(run: Callable[[], None]) -> None:
+    """Errors of the user's making are one line; an interruption says what is kept; anything else keeps its traceback."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # threads that wait for each other must not spin: on a busy machine that costs a factor of ten
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        run()
+    except KeyboardInterrupt:
+        stop("interrupted: what was finished is kept - run the same command with --resume to continue", 130)
+    except (ValueError, OSError, NotImplementedError, ImportError, RuntimeError) as error:
+        stop(f"error: {error}", 1)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """A line on standard error, and the end."""
+    typer.echo(message, err=True)
+    raise typer.Exit(code) from None
+
+
+def print_study(result: Any) -> None:
+    """The summary table and the findings of a study."""
+
+    def interval(row: Any, name: str) -> str:
+        value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+        return "-" if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    rows = [
+        [row["stage"].replace("_", "-"), row["structure"], row["neurons"], f"{row['count']:.0f}", interval(row, "eng"), interval(row, "non_eng"),
+         interval(row, "delta"), "-" if row["p_delta"] != row["p_delta"] else f"{row['p_delta']:.2f}"]
+        for _, row in result.summary.iterrows()
+    ]  # fmt: skip
+    print_table(
+        "Change of log-likelihood (nats per token) when neurons are off",
+        ["stage", "structure", "neurons", "n", "English", "other languages", "Delta", "p"],
+        rows,
+    )
+    for finding in result.findings:
+        say(f"- {finding}")
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table as wide as the terminal, or 140 columns where there is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -1,0 +1,28 @@
+"""The figures: a table in, axes in (if you have them), axes out. Nothing is shown and no file is written.
+
+    lens_curves      which language each layer speaks, one panel per language of the text
+    layer_counts     language-specific neurons per layer, attention and FFN stacked
+    overlap_heatmap  neurons that pairs of languages share
+    deltas           what breaks when neurons are switched off, beside the range of the random controls
+
+Every figure is a plain `matplotlib.figure.Figure`: no pyplot, no global state, so figures can be made in threads and in notebooks alike
+(`axes[0].figure` shows itself there). Colours are those of Okabe and Ito (2008), told apart under every common colour blindness; a language
+has the same colour in every figure of a study. What is not known (nan) is left out, never drawn as zero.
+"""
+
+from .effects import deltas
+from .lens import lens_curves
+from .neurons import layer_counts, overlap_heatmap
+from .parts import require_columns
+from .style import language_colours, language_name, svg
+
+__all__ = [
+    "deltas",
+    "language_colours",
+    "language_name",
+    "layer_counts",
+    "lens_curves",
+    "overlap_heatmap",
+    "require_columns",
+    "svg",
+]
