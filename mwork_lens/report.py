@@ -5,10 +5,6 @@ words; every number after it has its interval, and what could not be measured is
 study gives the same page, byte for byte.
 """
 
-# pandas types a column as anything it might be
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportReturnType=false, reportGeneralTypeIssues=false
-
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path

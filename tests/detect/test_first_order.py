@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from mwork_lens.attention import Attention, Rotation, of_layer, wanted
 from mwork_lens.capture import capture
 from mwork_lens.corpora import Tokens, batches, load_corpora
-from mwork_lens.detect import plnd as plnd_module
+from mwork_lens.detect import queries_keys
 from mwork_lens.detect.first_order import covers, estimate
 from mwork_lens.detect.plnd import neuron_importance
 from mwork_lens.stats import top_count
@@ -183,7 +183,7 @@ def test_where_needed_selects_the_exact_set(parts: oracles.Parts, site: str, sha
     if max(1, round(share * exact.size)) >= exact.size:
         return
     att = as_attention(parts, torch.float32 if single else torch.float64)
-    found = plnd_module._estimated(att, site, share).flatten().double().numpy()
+    found = queries_keys.estimated_change(att, site, share).flatten().double().numpy()
     _assert_same_top(found, exact, top_count(share, exact.size))
 
 
@@ -205,9 +205,9 @@ def test_where_needed_leaves_units_to_first_order(
 ) -> None:
     """The control: if all units were exact, equal sets would say nothing about the bound."""
     evaluated = []
-    change = plnd_module.attention_change
+    change = queries_keys.attention_change
     monkeypatch.setattr(
-        plnd_module, "attention_change", lambda att, changes: evaluated.append(len(changes[0])) or change(att, changes)
+        queries_keys, "attention_change", lambda att, changes: evaluated.append(len(changes[0])) or change(att, changes)
     )
     neuron_importance(polyglot, passages[0], measure="attention", sites=("q",), exact="where_needed", top=0.1)
     assert 0 < sum(evaluated) < 0.6 * 8 * 128
