@@ -26,8 +26,8 @@ def fail_on(failures: Any) -> None:
 def guarded(run: Callable[[], None]) -> None:
     """Errors of the user's making are one line; an interruption says what is kept; anything else keeps its traceback."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    # threads that wait for each other must not spin: on a busy machine that costs a factor of ten
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads that wait for each other should spin briefly, then sleep: spinning for long costs a factor of ten on a busy machine
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         run()
     except KeyboardInterrupt:

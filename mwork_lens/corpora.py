@@ -250,14 +250,18 @@ def batches(corpus: Corpus, model: Any, *, size: int = 16, length: int | None = 
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     encoded, truncated = encode(corpus, model, length=length)
-    if truncated:
-        warnings.warn(
-            f"{truncated} of {len(corpus)} documents of {corpus.language!r} were longer than the limit and were truncated",
-            stacklevel=2,
-        )
+    warn_truncated(truncated, len(corpus), corpus.language)
     for at in range(0, len(encoded), size):
         yield pad(
             encoded[at : at + size], corpus.language, corpus.ids[at : at + size], bos=model.tokenizer.bos_token_id
+        )
+
+
+def warn_truncated(truncated: int, of: int, language: str) -> None:
+    """Say that documents were cut, if any were."""
+    if truncated:
+        warnings.warn(
+            f"{truncated} of {of} documents of {language!r} were longer than the limit and were truncated", stacklevel=3
         )
 
 

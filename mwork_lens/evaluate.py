@@ -9,7 +9,6 @@ texts are parallel, for every language: `with deactivate(model, neurons): evalua
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .capture import forward
-from .corpora import Corpus, Tokens, encode, pad
+from .corpora import Corpus, Tokens, encode, pad, warn_truncated
 
 SCORES = ("condition", "language", "document", "nll", "tokens")
 """Columns of `evaluate`: one row a document."""
@@ -37,13 +36,13 @@ def document_nll(model: Any, tokens: Tokens) -> Float[Tensor, " batch"]:
     Raises:
         ValueError: The model returns NaN or infinite logits.
     """
-    logits = forward(model, tokens)[:, :-1].float()
-    targets = tokens.ids[:, 1:].to(logits.device)
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(
-        targets
-    )
-    scored = tokens.keep[:, 1:].to(losses.device)
-    sums = torch.where(scored, losses, torch.zeros_like(losses)).double().sum(1).cpu()
+    logits = forward(model, tokens)
+    # position i predicts token i+1; the last one predicts nothing, and is ignored rather than cut off (which would copy the logits)
+    scored = tokens.keep.roll(-1, dims=1)
+    scored[:, -1] = False
+    targets = tokens.ids.roll(-1, dims=1).masked_fill(~scored, -100).to(logits.device)
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    sums = losses.view_as(targets).double().sum(1).cpu()
     if not bool(torch.isfinite(sums).all()):
         bad = (~torch.isfinite(sums)).nonzero().flatten().tolist()
         names = ", ".join(tokens.documents[i] if tokens.documents else f"row {i}" for i in bad)
@@ -99,11 +98,7 @@ def prepare(
         if language not in texts:
             raise ValueError(f"no held-out texts for language {language!r}: there are {', '.join(texts) or 'none'}")
         encoded, truncated = encode(texts[language], model, length=length)
-        if truncated:
-            warnings.warn(
-                f"{truncated} of {len(encoded)} documents of {language!r} were longer than the limit and were truncated",
-                stacklevel=2,
-            )
+        warn_truncated(truncated, len(encoded), language)
         rows += encoded
         names += [
             (language, document, len(row) - 1)

@@ -14,7 +14,7 @@ from operator import add
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .corpora import Corpus, encode, pad
+from .corpora import Corpus, encode, pad, warn_truncated
 from .models import describe, fingerprint
 from .stats import Statistic
 from .storage import Run, content_hash, load, load_run, remove_leftovers, save, write_json
@@ -144,11 +144,7 @@ def measure(
 def _collect(model: Any, part: Corpus, statistic: Statistic[S]) -> tuple[S | None, dict[str, str]]:
     """Sum over a chunk's documents; when a batch fails, its documents are tried one by one to name the culprit."""
     rows, truncated = encode(part, model, length=statistic.length)
-    if truncated:
-        warnings.warn(
-            f"{truncated} of {len(part)} documents of {part.language!r} were longer than the limit and were truncated",
-            stacklevel=3,
-        )
+    warn_truncated(truncated, len(part), part.language)
     bos = model.tokenizer.bos_token_id
     total: S | None = None
     failed: dict[str, str] = {}

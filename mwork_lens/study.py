@@ -16,6 +16,7 @@ of the grid are kept as they are made, so an interrupted study continues with `r
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from .analysis import layer_counts, overlap
-from .corpora import Corpus
+from .corpora import Corpus, context_length, encode
 from .detect.plnd import importances, plnd, specific
 from .findings import findings
 from .grid import ENGLISH, Settings, changes, deactivation_scores, summarise
@@ -110,22 +111,34 @@ def study(
         )
         write_json(folder / "run.json", run.to_json())
 
+    cut = _cut(model, corpora, settings.length)
+    for sentence in cut:
+        say(sentence)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*were longer than the limit")  # said once, above
+        return _run(model, train, test, stages, settings, folder, run, cut, progress, say)
+
+
+def _run(
+    model: Any,
+    train: Mapping[str, Corpus],
+    test: Mapping[str, Corpus],
+    stages: Stages | Literal["lens"],
+    settings: Settings,
+    folder: Path | None,
+    run: Run,
+    cut: tuple[str, ...],
+    progress: bool,
+    say: Say,
+) -> Study:
     say("lens: which language each layer speaks")
-    lens = _kept(
-        folder,
-        "lens",
-        run,
-        lambda: layer_languages(
-            model,
-            test,
-            k=settings.k,
-            reference=train,
-            size=settings.size,
-            length=settings.length,
-            seed=settings.seed,
-            progress=progress,
-        ),
-    )
+    options: dict[str, Any] = {
+        "size": settings.size,
+        "length": settings.length,
+        "seed": settings.seed,
+        "progress": progress,
+    }
+    lens = _kept(folder, "lens", run, lambda: layer_languages(model, test, k=settings.k, reference=train, **options))
     split = Stages.from_lens(lens) if stages == "lens" else stages
 
     say("detection: which neurons each language needs")
@@ -147,25 +160,24 @@ def study(
     say("deactivation: what breaks, by stage and structure, beside random controls")
     scores = deactivation_scores(model, test, own, split, settings, folder=folder, run=run, progress=progress)
     grid, summary = changes(scores, seed=settings.seed), summarise(scores, seed=settings.seed)
-    said = findings(lens, own, grid, summary, split, measured.failures)
+    said = (*findings(lens, own, grid, summary, split, measured.failures), *cut)
     result = Study(
-        split,
-        lens,
-        consistent,
-        own,
-        layer_counts(own),
-        overlap(consistent),
-        scores,
-        grid,
-        summary,
-        said,
-        run,
-        folder,
-        measured.failures,
-    )
+        stages=split, lens=lens, consistent=consistent, specific=own, counts=layer_counts(own), overlap=overlap(consistent),
+        scores=scores, grid=grid, summary=summary, findings=said, run=run, folder=folder, failures=measured.failures,
+    )  # fmt: skip
     if folder is not None:
         _write(result, folder)
     return result
+
+
+def _cut(model: Any, corpora: Mapping[str, Corpus], length: int | None) -> tuple[str, ...]:
+    """A sentence about documents that are longer than the limit, if there are any."""
+    longer = {language: encode(corpus, model, length=length)[1] for language, corpus in corpora.items()}
+    counted = ", ".join(
+        f"{language} {count} of {len(corpora[language])}" for language, count in longer.items() if count
+    )
+    limit = min(length or context_length(model), context_length(model))
+    return (f"Documents are cut at {limit} tokens: {counted}.",) if counted else ()
 
 
 def _require_languages(corpora: Mapping[str, Corpus]) -> None:

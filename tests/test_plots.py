@@ -104,15 +104,16 @@ def summary_table(grid):
     for (stage, structure, neurons), part in grid.groupby(["stage", "structure", "neurons"], sort=False):
         row = {"stage": stage, "structure": structure, "neurons": neurons, "count": part["count"].mean()}
         cell = grid[(grid["stage"] == stage) & (grid["structure"] == structure) & (grid["neurons"] == "random")]
+        per_draw = cell.groupby("draw")[["english", "own", "delta"]].mean()
         for name, column in {"eng": "english", "non_eng": "own", "delta": "delta"}.items():
-            chance = cell.groupby("draw")[column].mean()
+            chance = per_draw[column]
             row[name] = part[column].mean()
             random = neurons == "random"
             row[f"{name}_low"] = chance.min() if random else part[f"{column}_low"].mean()
             row[f"{name}_high"] = chance.max() if random else part[f"{column}_high"].mean()
         known = neurons != "random" and np.isfinite(row["delta"])
         row |= {"p_non_eng": 1 / 11 if known else np.nan, "p_delta": 2 / 11 if known else np.nan}
-        row["draws"] = int(cell.groupby("draw")["delta"].mean().notna().sum())
+        row["draws"] = int(per_draw["delta"].notna().sum())
         rows.append(row)
     order = {name: i for i, name in enumerate((*STAGES, "all", "attention", "ffn", "both", "own", "other", "random"))}
     keys = ["stage", "structure", "neurons"]
@@ -246,11 +247,13 @@ def test_given_axes_are_drawn_into():
         lens_curves(lens_table(TWO), axes=mine[:1])
 
 
-@pytest.mark.parametrize("languages", [TWO, ("fr",), ("en", "$x$", "<b>&", "语言"), tuple("abcdfghijk")])
-def test_any_number_of_languages_with_any_name(languages):
+@pytest.mark.parametrize(
+    ("languages", "value"),
+    [(TWO, "share"), (("fr",), "mass"), (("en", "$x$", "<b>&", "语言"), "mass"), (tuple("abcdfghijk"), "share")],
+)
+def test_any_number_of_languages_with_any_name(languages, value):
     figures = [
-        lens_curves(lens_table(languages), "mass", stages=SPLIT)[0].figure,
-        lens_curves(lens_table(languages))[0].figure,
+        lens_curves(lens_table(languages), value, stages=SPLIT)[0].figure,
         layer_counts(count_table(neuron_sets(languages)))[0].figure,
         overlap_heatmap(overlap_table(neuron_sets(languages))).figure,
     ]
