@@ -304,13 +304,13 @@ def pad(rows: Sequence[Sequence[int]], language: str, names: Sequence[str], *, b
     return Tokens(ids, keep, language, None if bool(mask.all()) else mask, tuple(names))
 
 
-def token_counts(corpus: Corpus, model: Any, *, length: int | None = None) -> Int[Tensor, " vocab"]:
+def token_counts(corpus: Corpus, model: Any) -> Int[Tensor, " vocab"]:
     """How often each token id occurs in a corpus, as long as the model's unembedding; BOS counts for nobody.
 
     Raises:
         ValueError: A document has no token.
     """
-    rows, _ = encode(corpus, model, length=length)
+    rows, _ = encode(corpus, model)
     vocab = max(len(model.tokenizer), int(model.W_U.shape[1]))
     counts = torch.bincount(torch.tensor([i for row in rows for i in row]), minlength=vocab)
     if model.tokenizer.bos_token_id is not None:

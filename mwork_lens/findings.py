@@ -13,6 +13,8 @@ from .grid import ENGLISH
 from .neurons import NeuronSet
 from .stages import STAGES, Stages
 
+_STRUCTURE = {"attention": "attention", "ffn": "FFN"}
+
 
 def findings(
     lens: pd.DataFrame,
@@ -112,7 +114,8 @@ def _parts(summary: pd.DataFrame) -> Iterator[str]:
     if len(parts):
         best = parts.loc[parts["delta"].idxmax()]
         yield (
-            f"Among single stages and structures, the largest Delta is in {best['structure']} of {str(best['stage']).replace('_', '-')}: "
+            f"Among single stages and structures, the largest Delta is in the {_STRUCTURE[best['structure']]} of the "
+            f"{str(best['stage']).replace('_', '-')} stage: "
             f"{_interval(best, 'delta')} with {best['count']:.0f} neurons on average (p = {best['p_delta']:.2f}, not corrected for "
             f"choosing the largest of {len(parts)})."
         )

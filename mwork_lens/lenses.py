@@ -60,15 +60,13 @@ def token_languages(
     corpora: Mapping[str, Corpus],
     *,
     identify: Identify | TokenLanguages = "counts",
-    length: int | None = None,
 ) -> TokenLanguages:
     """Label the model's vocabulary with the languages of `corpora`.
 
     Args:
         model: What `load_model` returned.
-        corpora: For `"counts"`, the texts that are counted; otherwise only their languages matter.
+        corpora: For `"counts"`, the texts that are counted, each up to the model's context; otherwise only their languages matter.
         identify: `"counts"`, `"script"`, `"lingua"`, or labels made before.
-        length: Tokens per document that are counted.
 
     Raises:
         ValueError: Unknown `identify`; labels of another vocabulary.
@@ -82,9 +80,7 @@ def token_languages(
             )
         return identify
     if identify == "counts":
-        return from_counts(
-            {language: token_counts(corpus, model, length=length)[:vocab] for language, corpus in corpora.items()}
-        )
+        return from_counts({language: token_counts(corpus, model)[:vocab] for language, corpus in corpora.items()})
     if identify == "script":
         return from_script(model.tokenizer, tuple(corpora), vocab=vocab)
     if identify == "lingua":
@@ -92,13 +88,13 @@ def token_languages(
     raise ValueError(f"unknown identify={identify!r}: choose counts, script or lingua")
 
 
-def read(model: Any, tokens: Tokens | Tensor, labels: TokenLanguages, *, k: int = 10) -> Reading:
+def read(model: Any, tokens: Tokens | Tensor, labels: TokenLanguages | None = None, *, k: int = 10) -> Reading:
     """What every layer would say at every position of a batch.
 
     Args:
         model: What `load_model` returned.
         tokens: A batch, or ids [batch pos].
-        labels: Language of each token (`token_languages`).
+        labels: Language of each token (`token_languages`); None leaves `languages` and `names` empty.
         k: How many top tokens.
 
     Raises:
@@ -108,7 +104,8 @@ def read(model: Any, tokens: Tokens | Tensor, labels: TokenLanguages, *, k: int 
     if not 1 <= k <= vocab:
         raise ValueError(f"k={k}: give between 1 and {vocab} top tokens")
     tokens = as_tokens(tokens, model)
-    one_hot = labels.one_hot()
+    one_hot = torch.zeros(vocab, 0) if labels is None else labels.one_hot()
+    one_hot = one_hot.to(model.W_U.device)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def on_layer(layer: int, stream: Mapping[str, Tensor]) -> None:
@@ -117,7 +114,7 @@ def read(model: Any, tokens: Tokens | Tensor, labels: TokenLanguages, *, k: int 
             rows.append(_readout(model, stream["resid_post"], one_hot, k))
 
     capture(model, tokens, ("resid_pre", "resid_post"), on_layer)
-    return Reading(*(torch.stack(column) for column in zip(*rows, strict=True)), names=labels.names)
+    return Reading(*(torch.stack(column) for column in zip(*rows, strict=True)), names=() if labels is None else labels.names)
 
 
 def _readout(
@@ -131,7 +128,7 @@ def _readout(
     for chunk in flat.split(step):
         logprobs = logit_readout(model, chunk, return_type="log_probs", chunk_size=step).values
         top = logprobs.topk(k, dim=-1)
-        parts.append((top.indices.cpu(), top.values.cpu(), (logprobs.exp() @ one_hot.to(logprobs.device)).cpu()))
+        parts.append((top.indices.cpu(), top.values.cpu(), (logprobs.exp() @ one_hot).cpu()))
     shape = stream.shape[:2]
     ids, values, mass = (torch.cat(column).reshape(*shape, -1) for column in zip(*parts, strict=True))
     return ids, values, mass
@@ -176,7 +173,7 @@ def layer_languages(
 
     if not corpora:
         raise ValueError("no corpora to read: give at least one language, as from load_corpora")
-    labels = token_languages(model, reference or corpora, identify=identify, length=length)
+    labels = token_languages(model, reference or corpora, identify=identify)
     tables = []
     with tqdm(total=sum(map(len, corpora.values())), unit="doc", desc="lens", disable=not progress) as bar:
         for language, corpus in corpora.items():

@@ -311,3 +311,10 @@ def test_long_documents_are_cut_with_a_warning(llama):
     with pytest.warns(UserWarning, match="1 of 2 documents of 'en' were longer than the limit"):
         table = lens(llama, long)
     assert set(table[table["text_language"] == "en"]["positions"]) == {CONTEXT - 1 + 2}
+
+
+def test_read_without_labels_leaves_the_languages_empty(llama):
+    reading = read(llama, document(), k=3)
+    assert reading.names == ()
+    assert reading.languages.shape == (*reading.tokens.shape[:3], 0)
+    assert torch.equal(reading.tokens, read(llama, document(), token_languages(llama, TEXTS), k=3).tokens)

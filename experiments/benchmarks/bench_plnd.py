@@ -3,9 +3,9 @@
     python experiments/benchmarks/bench_plnd.py            the table of docs/benchmarks.md (about ten minutes)
     python experiments/benchmarks/bench_plnd.py --smoke    one small size
 
-One thread. Per size, all methods run in turn on the same layer (multi-head attention with rotary embeddings, heads of 64, synthetic q, k, v of unit
-variance), several rounds; a figure is the best round, and what matters is the ratio within the row. Baselines, written here, share no code with
-the package:
+One thread. Per size, all methods run in turn on the same layer: multi-head attention with rotary embeddings, heads of 64, synthetic q, k, v whose
+units differ in size as much as those of the embedded model. Several rounds; a figure is the best round, and what matters is the ratio within the
+row. Baselines, written here, share no code with the package:
 
     released       the published algorithm: Delta, softmax and difference as [heads, d_head, l, l] tensors, once (it gives k the scores of q)
     materialised   the same way of computing our measures: q and k, each with the two terms of the rotation; for `output` also times V and W_O
@@ -30,6 +30,8 @@ from mwork_lens.detect.attention_change import attention_change, output_change, 
 from mwork_lens.detect.plnd import _of_attention
 
 D_HEAD = 64
+SPREAD = 0.6
+"""Standard deviation of the logarithm of a unit's size: that of q and k importances within a layer of the embedded model is 0.48-0.66."""
 
 
 def layer(d_model: int, length: int, seed: int = 0) -> Attention:
@@ -37,6 +39,8 @@ def layer(d_model: int, length: int, seed: int = 0) -> Attention:
     g = torch.Generator().manual_seed(seed)
     heads = d_model // D_HEAD
     q, k, v = (torch.randn(heads, length, D_HEAD, generator=g) for _ in range(3))
+    spread = torch.exp(SPREAD * torch.randn(heads, 1, D_HEAD, generator=g))
+    q = q * spread / spread.square().mean(-1, keepdim=True).sqrt()
     angles = torch.outer(torch.arange(length).float(), 10000.0 ** (-torch.arange(0, D_HEAD, 2) / D_HEAD)).repeat(1, 2)
     bias = torch.zeros(heads, length, length).masked_fill(torch.ones(length, length).triu(1).bool(), float("-inf"))
     w_o = torch.randn(heads, D_HEAD, d_model, generator=g) / d_model**0.5
@@ -115,8 +119,8 @@ def size_table(sizes: list[tuple[int, int]], rounds: int) -> list[dict]:
         att = layer(d_model, length)
         row = {"d_model": d_model, "l": length}
         for name, method in METHODS.items():
-            if name in ("released", "materialised") and d_model * length * length * 4 > 1.2e9:
-                row[name] = None  # each of several tensors would take over a gigabyte
+            if name in ("released", "materialised") and d_model * length * length * 4 > 6e8:
+                row[name] = None  # several tensors of over 600 MB each
                 continue
             row[name] = best(partial(method, att), rounds)
         ours, theirs = exact(att, attention_change), per_head(att, output=False)

@@ -126,7 +126,7 @@ def _quadratic(
 
 def _reach(att: Attention, head: int, b: Tensor, mu: Tensor) -> Float[Tensor, "pos unit"]:
     """An upper bound of max_j |b[j] - mu[i]| over the keys that query i sees."""
-    causal = bool(torch.isinf(att.bias[head].triu(1)).logical_or(torch.ones_like(att.bias[head]).tril().bool()).all())
+    causal = all(last <= query + 1 for query, last in enumerate(att.reach[head][1]))
     top, bottom = (
         (b.cummax(0).values, b.cummin(0).values) if causal else (b.amax(0, keepdim=True), b.amin(0, keepdim=True))
     )
