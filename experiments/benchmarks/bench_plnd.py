@@ -163,15 +163,16 @@ def pass_table(sizes: list[tuple[int, int]], rounds: int) -> list[dict]:
 
 
 def memory_table(d_model: int, length: int) -> dict[str, float]:
-    """Peak resident memory a method adds, in MB, each in a process of its own."""
+    """Peak resident memory a method adds, in MB, each in a process of its own (Linux)."""
     grown = {}
     for name in METHODS:
         code = (
-            "import resource, sys, torch; sys.path.insert(0, sys.argv[1]); torch.set_num_threads(1)\n"
+            "import re, sys, torch; sys.path.insert(0, sys.argv[1]); torch.set_num_threads(1)\n"
             "import bench_plnd as b\n"
-            f"att = b.layer({d_model}, {length}); small = b.layer(128, 64); b.METHODS[{name!r}](small)\n"
-            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000\n"
-            f"before = peak(); b.METHODS[{name!r}](att); print(peak() - before)"
+            f"att = b.layer({d_model}, {length}); b.METHODS[{name!r}](b.layer(128, 64))\n"
+            "size = lambda key: int(re.search(key + r':\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1000\n"
+            "open('/proc/self/clear_refs', 'w').write('5'); before = size('VmRSS')\n"  # 5: forget the peak so far
+            f"b.METHODS[{name!r}](att); print(size('VmHWM') - before)"
         )
         out = subprocess.run(
             [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True

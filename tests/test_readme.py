@@ -1,0 +1,33 @@
+"""What README shows works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names: dict = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TQDM_DISABLE", "1")
+        exec(compile(example, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "NeuronSet(q " in printed
+    assert "before" in printed
+    change = names["mw"].difference(names["mw"].evaluate(names["model"], names["texts"]), names["before"])
+    assert (change["change"] == 0).all()  # outside the with, the model is as before
+
+
+@pytest.mark.parametrize("page", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(page):
+    assert (Path(__file__).parents[1] / page).is_file(), page
+
+
+def test_the_commands_of_readme_exist():
+    from mwork_lens.cli import app
+
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert set(re.findall(r"mwork-lens (demo|doctor|study|lens|detect|report)", README)) <= commands
