@@ -14,6 +14,10 @@ import torch
 from scipy.stats import spearmanr
 
 import mwork_lens as mw
+from mwork_lens.attention import of_layer, wanted
+from mwork_lens.detect import queries_keys
+from mwork_lens.detect.first_order import estimate
+from mwork_lens.stats import top_count
 
 MEASURES = {
     "output": {"measure": "output"},
@@ -27,6 +31,34 @@ MEASURES = {
 def top(scores: torch.Tensor) -> set[int]:
     """The top tenth of a layer's units."""
     return set(scores.topk(max(1, round(0.1 * len(scores)))).indices.tolist())
+
+
+def open_share(model: object, documents: list[mw.Tokens]) -> dict[str, float]:
+    """Share of q and k units whose side of a top-10 % cut is open: under the rigorous bound, and evaluated by `where_needed`."""
+    bound, evaluated, units = 0, 0, 0
+    exactly = queries_keys.attention_change
+
+    def counted(att: object, changes: list) -> torch.Tensor:
+        nonlocal evaluated
+        evaluated += len(changes[0])
+        return exactly(att, changes)
+
+    def on_layer(layer: int, captured: dict) -> None:
+        nonlocal bound, units
+        att = of_layer(model, layer, captured)
+        for site, owners in (("q", att.q.shape[0]), ("k", att.k.shape[0])):
+            guesses = [estimate(att, site, owner) for owner in range(owners)]
+            low, high = (torch.cat([getattr(guess, edge) for guess in guesses]) for edge in ("low", "high"))
+            bound += int(queries_keys.undecided(low, high, top_count(0.1, len(low))).sum())
+            units += len(low)
+
+    for document in documents:
+        mw.capture(model, document, wanted(model), on_layer)
+    queries_keys.attention_change = counted
+    for document in documents:
+        mw.neuron_importance(model, document, sites=("q", "k"), **MEASURES["where needed"])
+    queries_keys.attention_change = exactly
+    return {"rigorous bound": round(bound / units, 3), "where needed": round(evaluated / units, 3)}
 
 
 def main() -> None:
@@ -63,7 +95,12 @@ def main() -> None:
             rows.append({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()})
             print(json.dumps(rows[-1]), flush=True)
     path = Path(__file__).parent / "results" / "agreement_plnd.json"
-    path.write_text(json.dumps({"documents": len(documents), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    shares = open_share(model, documents)
+    print(json.dumps(shares), flush=True)
+    path.write_text(
+        json.dumps({"documents": len(documents), "open at a top-10 % cut": shares, "rows": rows}, indent=1) + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":
