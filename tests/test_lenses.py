@@ -313,8 +313,8 @@ def test_long_documents_are_cut_with_a_warning(llama):
     assert set(table[table["text_language"] == "en"]["positions"]) == {CONTEXT - 1 + 2}
 
 
-def test_read_without_labels_leaves_the_languages_empty(llama):
+def test_read_without_labels_leaves_the_languages_empty(llama, texts):
     reading = read(llama, document(), k=3)
     assert reading.names == ()
     assert reading.languages.shape == (*reading.tokens.shape[:3], 0)
-    assert torch.equal(reading.tokens, read(llama, document(), token_languages(llama, TEXTS), k=3).tokens)
+    assert torch.equal(reading.tokens, read(llama, document(), token_languages(llama, texts), k=3).tokens)
