@@ -43,7 +43,7 @@ _HOME = {
     "layer_languages": "lenses",
     "Stages": "stages",
     "neuron_importance": "detect.plnd",
-    "released_importance": "detect.plnd",
+    "released_importance": "detect.released",
     "importances": "detect.plnd",
     "plnd": "detect.plnd",
     "specific": "detect.plnd",
@@ -106,7 +106,8 @@ if TYPE_CHECKING:
     from .capture import capture
     from .corpora import Corpus, Tokens, batches, load_corpora
     from .detect.chance import matched_random, p_value
-    from .detect.plnd import importances, neuron_importance, plnd, released_importance, specific
+    from .detect.plnd import importances, neuron_importance, plnd, specific
+    from .detect.released import released_importance
     from .doctor import doctor
     from .evaluate import difference, evaluate
     from .grid import Settings

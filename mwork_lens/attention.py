@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .sites import blocks, delegates_attention, has_hook, heads
 
 Norm = Callable[[Tensor, int | None], Tensor]
 
-_MASKED = -1e9
-"""Scores below this are a mask, not a bias: no model biases attention by a billion."""
+_MASKED = {torch.float16: -2e4}
+"""Scores below this are a mask, not a bias (float16 masks with its smallest number, -65504); elsewhere no bias reaches -1e9."""
 
 
 @dataclass(frozen=True)
@@ -162,24 +162,27 @@ def of_layer(model: Any, layer: int, captured: Mapping[str, Tensor]) -> Attentio
         "q_norm": _norm(attn, "q_norm", shape.d_head), "k_norm": _norm(attn, "k_norm", shape.d_head),
         "norm_joins_heads": _joins_heads(attn, shape),
     }  # fmt: skip
+    dtype = next(model.parameters()).dtype
+    masked = captured["scores"][0] < _MASKED.get(dtype, -1e9)
     captured_scores = captured["scores"][0].float()
     pattern = captured["pattern"][0].float()
-    low = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
-    worst: dict[str, float] = {}
+    low = dtype in (torch.bfloat16, torch.float16)
+    readings: dict[str, tuple[float, Attention]] = {}
     for name, rotation in _rotations(captured, shape.d_head):
         blank = Attention(**common, bias=torch.zeros_like(pattern), rotation=rotation)
         if delegates_attention(model, layer):  # its "scores" are the pattern: only the mask can be read off
             bias, error = torch.zeros_like(pattern).masked_fill(pattern == 0, float("-inf")), 0.0
         else:
-            bias, error = _bias(captured_scores, blank.scores(blank.raw))
+            bias, error = _bias(captured_scores, blank.scores(blank.raw), masked, alibi=rotation is None)
         found = Attention(**common, bias=bias, rotation=rotation)
         error = max(error, float((found.pattern - pattern).abs().max()), _relative(found.z, split["z"]))
-        worst[name] = error
-        if error <= (0.1 if low else 2e-3):
-            return found
+        readings[name] = error, found
+    error, best = min(readings.values(), key=lambda reading: reading[0])
+    if error <= (0.1 if low else 2e-3):
+        return best
     raise NotImplementedError(
         f"the attention of layer {layer} ({type(original).__name__}) is not reproduced from its q, k and v: off by "
-        + ", ".join(f"{error:.2g} ({name})" for name, error in worst.items())
+        + ", ".join(f"{error:.2g} ({name})" for name, (error, _) in readings.items())
         + ". Importances of its q and k neurons would be wrong; ask for sites=('ffn', 'v', 'z') only"
     )
 
@@ -193,17 +196,20 @@ def _rotations(captured: Mapping[str, Tensor], d_head: int) -> Iterator[tuple[st
         yield pairs, Rotation.of(cos, sin, d_head, pairs)
 
 
-def _bias(scores: Float[Tensor, "head i j"], ours: Float[Tensor, "head i j"]) -> tuple[Tensor, float]:
+def _bias(
+    scores: Float[Tensor, "head i j"], ours: Float[Tensor, "head i j"], masked: Bool[Tensor, "head i j"], *, alibi: bool
+) -> tuple[Tensor, float]:
     """(what the model adds to our scores, how much of it is neither mask nor ALiBi).
 
-    ALiBi adds f(key) + g(query) per head, and g cancels in the softmax; anything else means that our scores are wrong.
+    ALiBi, where there is no rotary embedding, adds f(key) + g(query) per head, and g cancels in the softmax; anything else means that our
+    scores are wrong.
     """
-    masked = scores < _MASKED
     added = (scores - ours).masked_fill(masked, 0.0)
-    per_key = added[:, -1:, :]  # the last query sees every key (under a sliding window: the last ones)
-    rest = added - per_key
-    rest = rest - rest.diagonal(dim1=1, dim2=2)[..., None]  # what remains once g(query) is taken out
-    rest = rest.masked_fill(masked | masked[:, -1:, :], 0.0)
+    rest = added
+    if alibi:
+        rest = added - added[:, -1:, :]  # the last query sees every key (under a sliding window: the last ones)
+        rest = rest - rest.diagonal(dim1=1, dim2=2)[..., None]  # what remains once g(query) is taken out
+        rest = rest.masked_fill(masked | masked[:, -1:, :], 0.0)
     size = 1.0 + float(ours.masked_fill(masked, 0.0).abs().max())
     if float(added.abs().max()) <= 1e-4 * size:
         added = torch.zeros_like(added)
@@ -230,17 +236,17 @@ def _norm(attn: Any, name: str, d_head: int) -> Norm | None:
 
         def over_all_heads(x: Tensor, head: int | None) -> Tensor:
             flat = rearrange(x, "... head d_head -> ... (head d_head)")
-            return rearrange(module(flat), "... (head d_head) -> ... head d_head", d_head=d_head)
+            return rearrange(module(flat).to(x.dtype), "... (head d_head) -> ... head d_head", d_head=d_head)
 
         return over_all_heads
     if weight is not None and weight.ndim == 2:  # a gain of its own per head: Cohere
 
         def with_gain_per_head(x: Tensor, head: int | None) -> Tensor:
             if head is None:
-                return module(x)
+                return module(x).to(x.dtype)
             full = x.new_zeros(*x.shape[:-2], weight.shape[0], d_head)
             full[..., head, :] = x[..., 0, :]
-            return module(full)[..., head : head + 1, :]
+            return module(full)[..., head : head + 1, :].to(x.dtype)
 
         return with_gain_per_head
-    return lambda x, head: module(x)
+    return lambda x, head: module(x).to(x.dtype)

@@ -11,24 +11,73 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .corpora import Tokens
+from .corpora import Tokens, context_length
 from .sites import HEAD_SITES, SITES, flatten_heads, n_layers, require_hook, width
 
 OnLayer = Callable[[int, Mapping[str, Tensor]], None]
 
 
 def as_tokens(tokens: Tokens | Tensor, model: Any) -> Tokens:
-    """An id tensor [batch, pos] (no padding) as `Tokens`; BOS is not kept. `Tokens` pass through."""
+    """An id tensor [batch, pos] (no padding) as `Tokens`; BOS is not kept. `Tokens` pass through.
+
+    Raises:
+        ValueError: This is no integer tensor [batch, pos], it is empty, or it does not fit the model: an id is outside the vocabulary, or
+            the documents are longer than the context.
+    """
     if isinstance(tokens, Tokens):
+        _require_fit(tokens.ids, model)
         return tokens
-    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+    integers = isinstance(tokens, Tensor) and not (tokens.is_floating_point() or tokens.is_complex())
+    if not integers or tokens.ndim != 2 or tokens.dtype == torch.bool:
         got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
         raise ValueError(f"expected Tokens or an integer tensor [batch, pos], got {got}")
+    _require_fit(tokens, model)
     keep = torch.ones_like(tokens, dtype=torch.bool)
     bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
     if bos is not None:
         keep[:, 0] &= tokens[:, 0] != bos
     return Tokens(tokens, keep)
+
+
+def _require_fit(ids: Tensor, model: Any) -> None:
+    """Refuse ids that this model's embedding or context does not hold, in words instead of an index error (or nothing, or an assert on CUDA)."""
+    if not ids.numel():
+        raise ValueError(f"no token given: ids are {list(ids.shape)}, give at least one document with one token")
+    vocab = _vocabulary(model)
+    smallest, largest = (int(x) for x in ids.aminmax())
+    if smallest < 0:
+        raise ValueError(f"token id {smallest} is negative: pad with any id, and an attention_mask that is False there")
+    if vocab is not None and largest >= vocab:
+        raise ValueError(
+            f"token id {largest} is outside this model's vocabulary of {vocab}: make the ids with the model's own tokenizer"
+        )
+    if getattr(getattr(model, "cfg", None), "n_ctx", None) and ids.shape[1] > context_length(model):
+        raise ValueError(
+            f"documents of {ids.shape[1]} tokens are longer than this model's context of {context_length(model)}: cut them"
+        )
+
+
+def _vocabulary(model: Any) -> int | None:
+    """How many ids the model embeds; None if it does not say."""
+    for name, axis in (("W_E", 0), ("W_U", 1)):
+        if isinstance(weights := getattr(model, name, None), Tensor):
+            return int(weights.shape[axis])
+    tokenizer = getattr(model, "tokenizer", None)
+    return None if tokenizer is None else len(tokenizer)
+
+
+def as_document(tokens: Tokens | Tensor, model: Any) -> Tokens:
+    """One document without padding, from `Tokens` of one row or ids [1, pos].
+
+    Raises:
+        ValueError: It is a batch of several, or not what `as_tokens` takes.
+    """
+    tokens = as_tokens(tokens, model)
+    if len(tokens) != 1:
+        raise ValueError(
+            f"importance is defined for one document, got a batch of {len(tokens)}: pass tokens.row(i), or measure(..., importances())"
+        )
+    return tokens.row(0)
 
 
 def device_of(model: Any) -> torch.device:
@@ -59,8 +108,8 @@ def capture(
         layers: Layers to listen to, default all.
 
     Raises:
-        ValueError: No site is given; a site, layer or hook point does not exist; a hook point delivers another width than the
-            weights have, or NaN or infinite values.
+        ValueError: The tokens do not fit the model (`as_tokens`); no site or layer is given; a site, layer or hook point does not
+            exist; a hook point delivers another width than the weights have, or NaN or infinite values.
         RuntimeError: A hook point did not fire.
         NotImplementedError: An FFN site of a mixture-of-experts block.
     """
@@ -69,6 +118,8 @@ def capture(
     if not wanted:
         raise ValueError(f"no site given: choose from {', '.join(SITES)}")
     chosen = list(range(n_layers(model)) if layers is None else layers)
+    if not chosen:
+        raise ValueError(f"no layer given: choose from 0..{n_layers(model) - 1}, or leave `layers` out for all")
     names = {(site, layer): require_hook(model, site, layer) for layer in chosen for site in wanted}
     expected = {
         site: {layer: width(model, site, layer) for layer in chosen}

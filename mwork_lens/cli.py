@@ -26,11 +26,12 @@ Corpora = Annotated[str, typer.Option(help="embedded, or a folder of en.txt, de.
 Languages = Annotated[
     str | None, typer.Option(help="Codes separated by commas, such as en,de,fr; default all there are.")
 ]  # typer on Python 3.10
-Limit = Annotated[Optional[int], typer.Option(help="Documents per language at most.")]  # noqa: UP045
+Limit = Annotated[Optional[int], typer.Option(min=1, help="Documents per language at most.")]  # noqa: UP045
 Revision = Annotated[Optional[str], typer.Option(help="Hub revision.")]  # noqa: UP045
 Dtype = Annotated[Optional[str], typer.Option(help="float32, bfloat16, ...; default the checkpoint's.")]  # noqa: UP045
 Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, ...")]  # noqa: UP045
-Length = Annotated[Optional[int], typer.Option(help="Tokens per document at most.")]  # noqa: UP045
+DeviceMap = Annotated[Optional[str], typer.Option(help="Such as auto: one model over several devices.")]  # noqa: UP045
+Length = Annotated[Optional[int], typer.Option(min=2, help="Tokens per document at most.")]  # noqa: UP045
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")]
 
@@ -38,7 +39,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that --
 @app.command()
 def demo(out: Out = Path("mwork-demo"), resume: Resume = False) -> None:
     """The MWork study of the embedded model on the embedded texts: a report in a few minutes, without a network."""
-    guarded(lambda: _study("polyglot", "embedded", None, DEMO_DOCUMENTS, out, resume, {}, DEMO_SETTINGS, None))
+    guarded(
+        lambda: _study("polyglot", "embedded", None, DEMO_DOCUMENTS, out, resume, {}, DEMO_SETTINGS, None),
+        resumable=True,
+    )
 
 
 DEMO_DOCUMENTS = 40
@@ -68,6 +72,7 @@ def study(
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
 ) -> None:
     """Lens, detection, layer counts, overlap and the deactivation grid of any model, with a report."""
     choices = {
@@ -80,8 +85,8 @@ def study(
         "length": length,
     }
     choices["sites"] = tuple(sites.split(","))
-    how = {"revision": revision, "dtype": dtype, "device": device}
-    guarded(lambda: _study(model, corpora, languages, limit, out, resume, how, choices, stages))
+    how = {"revision": revision, "dtype": dtype, "device": device, "device_map": device_map}
+    guarded(lambda: _study(model, corpora, languages, limit, out, resume, how, choices, stages), resumable=True)
 
 
 @app.command()
@@ -97,6 +102,7 @@ def lens(
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
 ) -> None:
     """Which language each layer speaks."""
 
@@ -106,8 +112,10 @@ def lens(
         from .models import describe, load_model
         from .storage import Run, save
 
+        if out is not None and out.suffix != ".parquet":
+            raise ValueError(f"--out {out}: a table is saved as .parquet, such as {out.with_suffix('.parquet')}")
         texts = load_corpora(corpora, _codes(languages), limit=limit)
-        loaded = load_model(model, revision=revision, dtype=dtype, device=device)
+        loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         table = layer_languages(loaded, texts, k=k, identify=identify, length=length)  # type: ignore[arg-type]  # checked there
         own = table[table["token_language"].isin([*texts, "shared"])]
         print_table(
@@ -153,6 +161,7 @@ def detect(
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
 ) -> None:
     """PLND: consistent and language-specific neurons, saved as safetensors."""
 
@@ -164,7 +173,7 @@ def detect(
         from .storage import Run, save
 
         texts = load_corpora(corpora, _codes(languages), limit=limit)
-        loaded = load_model(model, revision=revision, dtype=dtype, device=device)
+        loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         statistic = importances(measure=measure, sites=tuple(sites.split(",")), top=top, length=length)  # type: ignore[arg-type]  # checked there
         measured = collect(loaded, texts, statistic, out=out / "shards", resume=resume, allow_failures=True)
         consistent = plnd(measured, consensus=consensus, model=loaded)
@@ -189,7 +198,7 @@ def detect(
         say(f"neuron sets: {out / 'specific.safetensors'}")
         fail_on(measured.failures)
 
-    guarded(run)
+    guarded(run, resumable=True)
 
 
 @app.command()
@@ -198,14 +207,17 @@ def doctor(
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
     length: Length = 256,
 ) -> None:
-    """Can this model be measured here? Loading, hook points, sizes, parity, padding, memory."""
+    """Can this model be measured here? Loading, readout, hook points, sizes, parity, padding, memory."""
 
     def run() -> None:
         from .doctor import doctor as examine
 
-        checks = examine(model, revision=revision, dtype=dtype, device=device, length=length or 256)
+        checks = examine(
+            model, revision=revision, dtype=dtype, device=device, device_map=device_map, length=length or 256
+        )
         print_table(f"doctor: {model}", ["check", "verdict", "detail"], [[c.name, c.verdict, c.detail] for c in checks])
         if any(c.verdict == "failed" for c in checks):
             raise typer.Exit(1)

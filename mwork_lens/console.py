@@ -23,15 +23,18 @@ def fail_on(failures: Any) -> None:
         raise typer.Exit(1)
 
 
-def guarded(run: Callable[[], None]) -> None:
+def guarded(run: Callable[[], None], *, resumable: bool = False) -> None:
     """Errors of the user's making are one line; an interruption says what is kept; anything else keeps its traceback."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # threads that wait for each other should spin briefly, then sleep: spinning for long costs a factor of ten on a busy machine
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         run()
+    except typer.Exit:  # a RuntimeError of its own, and no error
+        raise
     except KeyboardInterrupt:
-        stop("interrupted: what was finished is kept - run the same command with --resume to continue", 130)
+        kept = ": what was finished is kept - run the same command with --resume to continue" if resumable else ""
+        stop(f"interrupted{kept}", 130)
     except (ValueError, OSError, NotImplementedError, ImportError, RuntimeError) as error:
         stop(f"error: {error}", 1)
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from .languages import require_language
 from .storage import content_hash
+from .tokens import Tokens, pad
 
 EMBEDDED = "embedded"
 
@@ -51,6 +52,11 @@ class Corpus:
             raise ValueError(f"corpus {self.language!r} has {len(self.texts)} documents but {len(self.ids)} ids")
         if not self.texts:
             raise ValueError(f"corpus {self.language!r} from {self.source} is empty: it needs at least one document")
+        for name, text in self.documents():
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"document {name!r} of corpus {self.language!r} is {type(text).__name__}, not str: remove it, or make it a string"
+                )
         if len(set(self.ids)) != len(self.ids):
             twice = next(i for i in self.ids if self.ids.count(i) > 1)
             raise ValueError(f"corpus {self.language!r} has two documents named {twice!r}: ids must differ")
@@ -86,8 +92,9 @@ class Corpus:
         """(rest, held out): every m-th document is held out, the same positions in each of several parallel corpora."""
         if not 0 < held_out < 1:
             raise ValueError(f"held_out={held_out} is not a share of documents: give a number between 0 and 1")
-        chosen = [i for i in range(len(self)) if int((i + 1) * held_out) > int(i * held_out)]
-        return self._part([i for i in range(len(self)) if i not in set(chosen)]), self._part(chosen)
+        chosen = [int((i + 1) * held_out) > int(i * held_out) for i in range(len(self))]
+        rest, held = ([i for i, out in enumerate(chosen) if out is wanted] for wanted in (False, True))
+        return self._part(rest), self._part(held)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,46 +104,6 @@ class Corpus:
     def facts(self) -> dict[str, Any]:
         """What a `Run` records."""
         return {"source": self.source, "revision": self.revision, "documents": len(self), "hash": self.fingerprint}
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A batch of token ids with what may be counted."""
-
-    ids: Int[Tensor, "batch pos"]
-    """Token ids, right padded."""
-    keep: Bool[Tensor, "batch pos"]
-    """True on tokens of the text; False on padding and BOS. Every statistic obeys it."""
-    language: str = ""
-    """Language of the texts."""
-    attention_mask: Bool[Tensor, "batch pos"] | None = None
-    """False on padding; None means nothing is padded."""
-    documents: tuple[str, ...] = ()
-    """Names of the documents, one a row."""
-
-    def __post_init__(self) -> None:
-        if self.ids.ndim != 2 or self.ids.shape != self.keep.shape:
-            raise ValueError(
-                f"ids and keep must both be [batch, pos], got {list(self.ids.shape)} and {list(self.keep.shape)}"
-            )
-        if self.attention_mask is not None and self.attention_mask.shape != self.ids.shape:
-            raise ValueError(
-                f"attention_mask must be {list(self.ids.shape)} like ids, got {list(self.attention_mask.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return self.ids.shape[0]
-
-    @property
-    def mask(self) -> Bool[Tensor, "batch pos"]:
-        """The attention mask, all True when nothing is padded."""
-        return torch.ones_like(self.keep) if self.attention_mask is None else self.attention_mask
-
-    def row(self, index: int) -> "Tokens":
-        """One document without its padding, as a batch of one."""
-        real = self.mask[index]
-        names = self.documents[index : index + 1]
-        return Tokens(self.ids[index, real][None], self.keep[index, real][None], self.language, None, names)
 
 
 def load_corpora(
@@ -244,11 +211,10 @@ def batches(corpus: Corpus, model: Any, *, size: int = 16, length: int | None = 
         UserWarning: Documents were truncated (how many, of how many).
 
     Raises:
-        ValueError: A document has no token, or `size` or `length` is not positive.
+        ValueError: A document has no token, `size` is not positive, or `length` is below 2.
     """
-    for name, value in (("size", size), ("length", length)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
+    if size < 1:
+        raise ValueError(f"size={size} must be at least 1")
     encoded, truncated = encode(corpus, model, length=length)
     warn_truncated(truncated, len(corpus), corpus.language)
     for at in range(0, len(encoded), size):
@@ -270,13 +236,25 @@ def context_length(model: Any) -> int:
     return int(getattr(model.cfg, "n_ctx", None) or 2048)
 
 
+def token_limit(model: Any, length: int | None = None) -> int:
+    """Tokens at which documents are cut: `length`, but no more than the model's context.
+
+    Raises:
+        ValueError: `length` is below 2, BOS and a token.
+    """
+    if length is not None and length < 2:
+        raise ValueError(f"length={length}: give at least 2 tokens per document")
+    context = context_length(model)
+    return context if length is None else min(length, context)
+
+
 def encode(corpus: Corpus, model: Any, *, length: int | None = None) -> tuple[list[list[int]], int]:
     """Token ids per document, and how many documents were cut at `length` (default: the model's context).
 
     Raises:
-        ValueError: A document has no token besides BOS.
+        ValueError: A document has no token besides BOS, or `length` is below 2.
     """
-    limit = min(length or context_length(model), context_length(model))
+    limit = token_limit(model, length)
     bos = model.tokenizer.bos_token_id
     encoded, truncated = [], 0
     # verbose=False: the tokenizer's own "longer than the maximum" warning is replaced by our count
@@ -288,20 +266,6 @@ def encode(corpus: Corpus, model: Any, *, length: int | None = None) -> tuple[li
         truncated += len(ids) > limit
         encoded.append(list(ids[:limit]))
     return encoded, truncated
-
-
-def pad(rows: Sequence[Sequence[int]], language: str, names: Sequence[str], *, bos: int | None) -> Tokens:
-    """Rows of ids as one right-padded batch; padding repeats id 0 under a False mask."""
-    longest = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = True
-    keep = mask.clone()
-    if bos is not None:
-        keep[:, 0] &= ids[:, 0] != bos
-    return Tokens(ids, keep, language, None if bool(mask.all()) else mask, tuple(names))
 
 
 def token_counts(corpus: Corpus, model: Any) -> Int[Tensor, " vocab"]:

@@ -1,6 +1,7 @@
 """Can this model be measured here? `mwork-lens doctor --model X` asks before a long run does.
 
 loads        offline, from what is on this machine
+readout      a causal language model: logits do not depend on later tokens
 parity       logits equal those of the plain Hugging Face model
 padding      a document alone equals the same document in a batch, padded on the right and on the left
 hooks        every hook point that the sites need is listed and fires, with the width of the weights
@@ -8,9 +9,8 @@ attention    scores, pattern and z are reproduced from q, k and v, so that impor
 memory       an estimate for weights, a forward and an importance pass
 """
 
-import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -47,7 +47,7 @@ def doctor(name: Any = "polyglot", *, tokenizer: Any = None, length: int = 256, 
         how: `revision`, `dtype`, `device`, `device_map`, as for `load_model`.
 
     Returns:
-        Checks in order. A model that does not load yields one failed check; nothing is raised.
+        Checks in order. A model that does not load yields one failed check, a check that breaks is a failed one; nothing is raised.
     """
     live = isinstance(name, torch.nn.Module) and not hasattr(name, "hook_dict")
     plain = None
@@ -60,25 +60,21 @@ def doctor(name: Any = "polyglot", *, tokenizer: Any = None, length: int = 256, 
             model = load_model(name, tokenizer=tokenizer, **how)
     except Exception as error:
         return [Check("loads offline", "failed", f"{type(error).__name__}: {error}")]
-    facts = describe(model)
-    first = model.tokenizer(PROBE[0])["input_ids"][:6]
-    sizes = f"{facts['parameters']:,} parameters, {facts['dtype']}, {facts['layers']} layers, context {context_length(model)}"
-    bos = "first" if first[0] == model.tokenizer.bos_token_id else "not added"
-    checks = [
-        Check("loads offline", "ok", f"{facts['architecture']}, {sizes}"),
-        Check("tokens", "ok", f"first ids {first} = {model.tokenizer.convert_ids_to_tokens(first)}; BOS {bos}"),
-    ]
-    for make in (
-        lambda: _parity(model, name, plain, how),
-        lambda: _padding(model),
-        lambda: _hooks(model),
-        lambda: _attention(model),
-        lambda: _memory(model, length),
-    ):
+    checks = []
+    for check, make in {
+        "loads offline": lambda: _loads(model),
+        "tokens": lambda: _tokens(model),
+        "readout": lambda: _readout(model),
+        "parity with Hugging Face": lambda: _parity(model, name, plain, how),
+        "batch equals single": lambda: _padding(model),
+        "hook points": lambda: _hooks(model),
+        "attention is understood": lambda: _attention(model),
+        "memory, estimated": lambda: _memory(model, length),
+    }.items():
         try:
             checks.append(make())
         except Exception as error:  # a check that breaks is an answer too
-            checks.append(Check("check", "failed", f"{type(error).__name__}: {error}"))
+            checks.append(Check(check, "failed", f"{type(error).__name__}: {error}"))
     return checks
 
 
@@ -87,12 +83,41 @@ def _offline() -> Any:
     """Ask the hub's own cache only."""
     import huggingface_hub.constants as constants
 
-    before = constants.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")
+    before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before[0]
+        constants.HF_HUB_OFFLINE = before
+
+
+def _loads(model: Any) -> Check:
+    facts = describe(model)
+    sizes = f"{facts['parameters']:,} parameters, {facts['dtype']}, {facts['layers']} layers, context {context_length(model)}"
+    return Check("loads offline", "ok", f"{facts['architecture']}, {sizes}")
+
+
+def _tokens(model: Any) -> Check:
+    first = model.tokenizer(PROBE[0])["input_ids"][:6]
+    bos = "first" if first[0] == model.tokenizer.bos_token_id else "not added"
+    return Check("tokens", "ok", f"first ids {first} = {model.tokenizer.convert_ids_to_tokens(first)}; BOS {bos}")
+
+
+def _readout(model: Any) -> Check:
+    """Another last token must leave the logits before it as they are."""
+    tokens = _probe(model, left=False)[1][1]
+    logits = forward(model, tokens)
+    ids = tokens.ids.clone()
+    ids[:, -1] = (ids[:, -1] + 1) % logits.shape[-1]
+    gap = _gap(forward(model, replace(tokens, ids=ids))[:, :-1], logits[:, :-1])
+    if gap <= min(_tolerance(model), 1e-2):
+        return Check("readout", "ok", f"a causal language model: logits before a changed token move by {gap:.1e}")
+    return Check(
+        "readout",
+        "failed",
+        f"logits before a changed token move by {gap:.1e}: the model sees later tokens (an encoder); lens, evaluate and study "
+        "need a causal decoder",
+    )
 
 
 def _sizes(model: Any) -> str:
@@ -131,19 +156,20 @@ def _parity(model: Any, name: Any, plain: Any, how: dict[str, Any]) -> Check:
                 resolve(name),
                 revision=how.get("revision"),
                 dtype=next(model.parameters()).dtype,
+                device_map=how.get("device_map"),
                 attn_implementation="eager",
             ).eval()
-        plain.to(next(model.parameters()).device)
+        if how.get("device_map") is None:
+            plain.to(next(model.parameters()).device)
     worst = 0.0
     for tokens in _probe(model, left=False)[1]:
         ids = tokens.ids.to(next(model.parameters()).device)
         with torch.no_grad():
-            theirs = plain(ids).logits.float()
-        worst = max(worst, float((forward(model, tokens).float() - theirs).abs().max() / theirs.abs().max()))
-    tolerance = 5e-2 if next(model.parameters()).dtype != torch.float32 else 1e-4
+            theirs = plain(ids).logits
+        worst = max(worst, _gap(forward(model, tokens).to(theirs.device), theirs))
     return Check(
         "parity with Hugging Face",
-        "ok" if worst <= tolerance else "failed",
+        "ok" if worst <= _tolerance(model) else "failed",
         f"largest difference of logits {worst:.1e} of their size",
     )
 
@@ -158,7 +184,7 @@ def _padding(model: Any) -> Check:
             for i, tokens in enumerate(alone)
         ]
         worst[side] = max(gaps)
-    tolerance = 5e-2 if next(model.parameters()).dtype != torch.float32 else 1e-4
+    tolerance = _tolerance(model)
     good = [side for side, gap in worst.items() if gap <= tolerance]
     verdict: Verdict = "ok" if len(good) == 2 else "limited" if "right" in good else "failed"
     return Check(
@@ -168,8 +194,14 @@ def _padding(model: Any) -> Check:
     )
 
 
+def _tolerance(model: Any) -> float:
+    """Largest difference of logits, relative to their size, that rounding explains."""
+    return 5e-2 if next(model.parameters()).dtype != torch.float32 else 1e-4
+
+
 def _gap(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
+    gap = float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
+    return gap if gap == gap else float("inf")  # NaN would lose every comparison
 
 
 def _hooks(model: Any) -> Check:

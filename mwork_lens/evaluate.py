@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .capture import forward
 from .corpora import Corpus, Tokens, encode, pad, warn_truncated
+from .sites import blocks
 
 SCORES = ("condition", "language", "document", "nll", "tokens")
 """Columns of `evaluate`: one row a document."""
@@ -30,20 +31,24 @@ DIFFERENCES = ("language", "before", "after", "change", "low", "high", "document
 RESAMPLES = 1000
 
 
-def document_nll(model: Any, tokens: Tokens) -> Float[Tensor, " batch"]:
+def document_nll(model: Any, tokens: Tokens, *, finite: bool = True) -> Float[Tensor, " batch"]:
     """Negative log-likelihood of each document, in nats, summed over kept tokens (the first token is kept only behind a BOS).
 
     Raises:
-        ValueError: The model returns NaN or infinite logits.
+        ValueError: The model returns NaN or infinite logits, unless `finite` is False.
     """
     logits = forward(model, tokens)
     # position i predicts token i+1; the last one predicts nothing, and is ignored rather than cut off (which would copy the logits)
     scored = tokens.keep.roll(-1, dims=1)
     scored[:, -1] = False
+    scored &= tokens.mask  # on the left, padding predicts nothing
     targets = tokens.ids.roll(-1, dims=1).masked_fill(~scored, -100).to(logits.device)
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-    sums = losses.view_as(targets).double().sum(1).cpu()
-    if not bool(torch.isfinite(sums).all()):
+    rows = zip(
+        logits, targets, strict=True
+    )  # row by row: the float32 copy of a batch's logits can be larger than the model
+    losses = [torch.nn.functional.cross_entropy(row.float(), target, reduction="none") for row, target in rows]
+    sums = torch.stack([loss.double().sum() for loss in losses]).cpu()
+    if finite and not bool(torch.isfinite(sums).all()):
         bad = (~torch.isfinite(sums)).nonzero().flatten().tolist()
         names = ", ".join(tokens.documents[i] if tokens.documents else f"row {i}" for i in bad)
         raise ValueError(f"NaN or infinite logits in {names}: load the model with dtype='float32', or soften the edit")
@@ -61,15 +66,33 @@ class Prepared:
     names: pd.DataFrame
     """Columns language, document, tokens (those that are scored), in the order of the texts."""
 
-    def scores(self, model: Any) -> np.ndarray:
+    def scores(self, model: Any, *, finite: bool = True) -> np.ndarray:
         """NLL of each document, in nats, in the order of `names`; edits in force apply.
 
+        Args:
+            model: The model.
+            finite: Raise if a score is not finite; otherwise return it.
+
         Raises:
-            ValueError: Logits are not finite.
+            ValueError: Logits are not finite, and they must be.
         """
         scored = np.empty(len(self.order))
-        scored[list(self.order)] = np.concatenate([document_nll(model, tokens).numpy() for tokens in self.batches])
+        scored[list(self.order)] = np.concatenate(
+            [document_nll(model, tokens, finite=finite).numpy() for tokens in self.batches]
+        )
         return scored
+
+
+def require_causal(model: Any) -> None:
+    """Refuse a model that sees the token it predicts: its likelihoods would mean nothing.
+
+    Raises:
+        ValueError: The model is a masked language model (BERT, XLM-R) or an encoder-decoder.
+    """
+    blocks(model)
+    architecture = str(getattr(model.cfg, "architecture", ""))
+    if "MaskedLM" in architecture:
+        raise ValueError(f"{architecture} sees the tokens it predicts: next-token likelihoods need a causal decoder")
 
 
 def prepare(
@@ -90,8 +113,9 @@ def prepare(
         length: Tokens per document at most.
 
     Raises:
-        ValueError: A language has no texts, or a document no token to predict.
+        ValueError: A language has no texts, or a document no token to predict; the model is not a causal decoder.
     """
+    require_causal(model)
     bos = model.tokenizer.bos_token_id
     rows, names = [], []
     for language in languages or texts:

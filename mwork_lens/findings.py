@@ -46,21 +46,34 @@ def _lens(lens: pd.DataFrame, stages: Stages) -> Iterator[str]:
         "Under the logit lens, the probability of tokens of the text's own language (texts other than English) is "
         f"{own.iloc[0]:.0%} at the embedding, {own[low]:.0%} at its lowest (layer {low}) and {own.iloc[-1]:.0%} at the output."
     )
-    if english[peak] > own[peak]:
+    gap = english - own
+    at = int(gap.idxmax())
+    if gap[at] > 0:
         yield (
-            f"English is more probable than the text's own language at layer {peak} ({english[peak]:.0%} against {own[peak]:.0%}): "
+            f"English is more probable than the text's own language at layer {at} ({english[at]:.0%} against {own[at]:.0%}): "
             "an English pivot in the sense of the paper's Figure 1."
         )
     else:
         yield (
-            "No English pivot: English tokens do not become more probable than those of the text's own language; they peak at "
-            f"{english[peak]:.0%} (layer {peak}), while tokens that several languages share rise to {shared.max():.0%}."
+            "No English pivot: averaged over languages, English tokens are at no layer more probable than those of the text's own "
+            f"language; they peak at {english[peak]:.1%} (layer {peak}), while tokens that several languages share rise to "
+            f"{shared.max():.0%}."
         )
+    if single := list(_english_ahead(foreign)):
+        yield f"For single languages English is ahead of the text's own language in: {', '.join(single)}."
     yield (
         "Stages used: "
         + ", ".join(f"{name.replace('_', '-')} {_span(layers)}" for name, layers in stages.items())
         + "."
     )
+
+
+def _english_ahead(foreign: pd.DataFrame) -> Iterator[str]:
+    for language, part in foreign.groupby("text_language", sort=False):
+        mass = part.pivot(index="layer", columns="token_language", values="mass")
+        ahead = mass.index[mass[ENGLISH] > mass[language]].tolist()
+        if ahead:
+            yield f"{language} (layer{'s' if len(ahead) > 1 else ''} {', '.join(map(str, ahead))})"
 
 
 def _span(layers: range) -> str:
@@ -97,9 +110,12 @@ def _whole(grid: pd.DataFrame, summary: pd.DataFrame) -> Iterator[str]:
         + ("the harm is specific to the language." if specific else "harm specific to the language is not shown.")
     )
     cells = grid[(grid["stage"] == "all") & (grid["structure"] == "both")]
-    harmless = [str(language) for language, part in cells.groupby("language", sort=False) if not _beyond_chance(part)]
+    measured = [(str(x), part) for x, part in cells[np.isfinite(cells["own"])].groupby("language", sort=False)]
+    harmless = [x for x, part in measured if (part["neurons"] == "own").any() and not _beyond_chance(part)]
     if harmless:
         yield f"Not harmed beyond every random control: {', '.join(harmless)}."
+    if broken := int((np.isnan(grid["own"]) & (grid["count"] > 0)).sum()):
+        yield f"{broken} condition(s) gave non-finite logits and are left out; load the model with dtype='float32' to score them."
 
 
 def _beyond_chance(part: pd.DataFrame) -> bool:

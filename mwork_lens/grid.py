@@ -16,8 +16,9 @@ Documents are resampled by their id, jointly for all languages and conditions, s
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,7 +34,7 @@ from .interventions import deactivate
 from .neurons import NeuronSet
 from .sites import ATTENTION_SITES, NEURON_SITES, Site, require_sites
 from .stages import STAGES, Stages
-from .storage import Run, content_hash, load, save
+from .storage import Run, content_hash, load, load_run, save
 
 ENGLISH = "en"
 STRUCTURES: dict[str, tuple[Site, ...]] = {"attention": ATTENTION_SITES, "ffn": ("ffn",), "both": NEURON_SITES}
@@ -77,6 +78,9 @@ class Settings:
         importances(measure=self.measure, sites=self.sites, top=self.top, length=self.length)  # refuses what it must
         if self.minus not in get_args(Minus):
             raise ValueError(f"unknown minus={self.minus!r}: choose from {', '.join(get_args(Minus))}")
+        for name, number, least in (("k", self.k, 1), ("size", self.size, 1), ("length", self.length, 2)):
+            if number is not None and number < least:
+                raise ValueError(f"{name}={number} is too small: give at least {least}")
         for name, value, highest in (("consensus", self.consensus, 1.0), ("held_out", self.held_out, 0.9)):
             if not 0 < value <= highest:
                 raise ValueError(f"{name}={value} is not a share: give a number above 0 and at most {highest:g}")
@@ -118,10 +122,11 @@ def deactivation_scores(
     Returns:
         Columns `SCORES`: `of` is the language the neurons belong to, `draw` the number of a random control (-1 otherwise), `count`
         how many neurons were off, `scored` the language of the document (English or the target), `gain` the change of the
-        document's log-likelihood in nats (negative is harm; nan where count is 0).
+        document's log-likelihood in nats (negative is harm; nan where count is 0 or the
+        edit makes logits non-finite).
 
     Raises:
-        ValueError: Logits are not finite under a condition.
+        ValueError: Logits are not finite without any edit.
         OSError: The folder cannot be written.
     """
     from tqdm.auto import tqdm
@@ -134,10 +139,11 @@ def deactivation_scores(
             bar.set_postfix_str(language)
             other = targets[(number + 1) % len(targets)] if len(targets) > 1 else ENGLISH
             sizes = [len(layers) for _, layers in stages.items()]
-            key = content_hash([list(map(list, own[x])) for x in (language, other)], sizes)[:12]
-            path = None if folder is None else folder / "scores" / f"{language}-{key}.parquet"
-            if path is not None and path.exists():
-                tables.append(load(path))
+            parameters = None if run is None else run.to_json()["parameters"]
+            key = content_hash([list(map(list, own[x])) for x in (language, other)], sizes, parameters)
+            path = None if folder is None else folder / "scores" / f"{language}-{key[:12]}.parquet"
+            if (kept := _kept(path, key)) is not None:
+                tables.append(kept)
                 bar.update(conditions)
                 continue
             ready = prepare(model, test, (ENGLISH, language), size=settings.size, length=settings.length)
@@ -148,14 +154,29 @@ def deactivation_scores(
                 gain = np.full(len(names), np.nan)
                 if neurons:
                     with deactivate(model, neurons):
-                        gain = before - ready.scores(model)
+                        after = ready.scores(model, finite=False)
+                    if np.isfinite(after).all():
+                        gain = before - after
                 row = dict(zip(CONDITION, (*condition, len(neurons)), strict=True))
                 parts.append(names.assign(**row, gain=gain)[list(SCORES)])
                 bar.update()
             tables.append(pd.concat(parts, ignore_index=True))
             if path is not None:
-                save(tables[-1], path, run or Run("deactivation"))
+                save(tables[-1], path, replace(run or Run("deactivation"), parameters={"key": key}))
     return pd.concat(tables, ignore_index=True)
+
+
+def _kept(path: Path | None, key: str) -> pd.DataFrame | None:
+    """The finished language at `path`, or None, with a warning if it cannot be used."""
+    if path is None or not path.exists():
+        return None
+    try:
+        if load_run(path).get("parameters", {}).get("key") != key:
+            raise ValueError(f"{path} belongs to another run")
+        return load(path)
+    except (ValueError, OSError) as error:  # pyarrow's own error for a damaged file is a ValueError
+        warnings.warn(f"{error} - scoring this language again", stacklevel=3)
+        return None
 
 
 def _conditions(
@@ -228,8 +249,8 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Returns:
         Columns stage, structure, neurons, count (mean), eng, non_eng, delta with `_low` and `_high`, p_non_eng, p_delta, draws. For own and
         other, `_low` and `_high` are the 95 % interval of the mean over languages; for random, the value is the mean over
-        draws and the edges are the smallest and largest draw. p: one-sided, against the draws. Languages without neurons in a cell do not
-        enter its mean.
+        draws and the edges are the smallest and largest draw. p: one-sided, of own against the draws, which match own's counts (nan for
+        other and random). Languages without neurons in a cell do not enter its means.
     """
     conditions, values = _replicates(scores, seed)
     names = dict(zip(("eng", "non_eng", "delta"), range(3), strict=True))
@@ -239,12 +260,9 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         chance = {name: [float(draw[i, 0]) for draw in draws if np.isfinite(draw[i, 0])] for name, i in names.items()}
         for neurons in ("own", "other", "random"):
             part = cell[cell["neurons"] == neurons]
-            row: dict[str, Any] = {
-                "stage": stage,
-                "structure": structure,
-                "neurons": neurons,
-                "count": part["count"].mean(),
-            }
+            sizes = part["count"][part["count"] > 0]
+            row: dict[str, Any] = {"stage": stage, "structure": structure, "neurons": neurons}
+            row["count"] = sizes.mean() if len(sizes) else 0.0
             for name, i in names.items():
                 if neurons == "random":
                     drawn = chance[name] or [float("nan")]
@@ -252,7 +270,7 @@ def summarise(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 else:
                     estimate, low, high = _interval(_mean(values[part.index])[i])
                 row |= {name: estimate, f"{name}_low": low, f"{name}_high": high}
-            compare = neurons != "random" and bool(chance["delta"]) and np.isfinite(row["delta"])
+            compare = neurons == "own" and bool(chance["delta"]) and np.isfinite(row["delta"])
             row["p_non_eng"] = p_value(row["non_eng"], chance["non_eng"], larger=False) if compare else float("nan")
             row["p_delta"] = p_value(row["delta"], chance["delta"]) if compare else float("nan")
             row["draws"] = len(chance["delta"])

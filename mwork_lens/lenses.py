@@ -114,7 +114,9 @@ def read(model: Any, tokens: Tokens | Tensor, labels: TokenLanguages | None = No
             rows.append(_readout(model, stream["resid_post"], one_hot, k))
 
     capture(model, tokens, ("resid_pre", "resid_post"), on_layer)
-    return Reading(*(torch.stack(column) for column in zip(*rows, strict=True)), names=() if labels is None else labels.names)
+    return Reading(
+        *(torch.stack(column) for column in zip(*rows, strict=True)), names=() if labels is None else labels.names
+    )
 
 
 def _readout(

@@ -14,7 +14,7 @@ from operator import add
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .corpora import Corpus, encode, pad, warn_truncated
+from .corpora import Corpus, encode, pad, token_limit, warn_truncated
 from .models import describe, fingerprint
 from .stats import Statistic
 from .storage import Run, content_hash, load, load_run, remove_leftovers, save, write_json
@@ -34,13 +34,16 @@ class DocumentsFailed(RuntimeError):
             f"{language}/{name}: {why}" for language, names in measured.failures.items() for name, why in names.items()
         ]
         shown = "; ".join(failed[:5]) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")
-        super().__init__(f"{len(failed)} document(s) failed - {shown}. The others are measured (and saved, if `out` was given); "
+        lost = ", ".join(repr(language) for language in measured.failures if language not in measured)
+        super().__init__(f"{len(failed)} document(s) failed - {shown}. "
+                         + (f"Nothing is left of {lost}. " if lost else "")
+                         + "The others are measured (and saved, if `out` was given); "
                          "mend or remove these documents, or pass allow_failures=True to go on without them")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Measured(Mapping[str, S], Generic[S]):
-    """Per language, the sum over its documents."""
+    """Per language, the sum over its documents; a language of which every document failed is only in `failures`."""
 
     stats: Mapping[str, S]
     failures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -78,18 +81,21 @@ def measure(
         out: Folder for shards; None keeps nothing on disk.
         resume: Use the finished shards of the same run in `out`.
         chunk: Documents per shard.
-        allow_failures: Return despite failed documents (they are in `failures`) instead of raising.
+        allow_failures: Return despite failed documents (they are in `failures`) instead of raising. A language of which every document
+            failed is then missing from the result.
         progress: Show a progress bar.
 
     Raises:
         DocumentsFailed: Some documents failed; all others are in its `measured`, and in `out`.
         FileExistsError: `out` holds another run, or this one and `resume` is False.
-        ValueError: There is no corpus, or no document of a language could be measured.
+        ValueError: There is no corpus, no document of any language could be measured, or the statistic's `length` is below 2.
+        NotImplementedError: The statistic does not apply to this model; finished shards stay in `out`.
     """
     from tqdm.auto import tqdm
 
     if not corpora:
         raise ValueError("no corpora to measure: give at least one language, as from load_corpora")
+    token_limit(model, statistic.length)
     plan = {language: corpus.chunks(chunk) for language, corpus in corpora.items()}
     basis = {"model": fingerprint(model), "code": CODE, **statistic.parameters()}
     folder = (
@@ -129,12 +135,11 @@ def measure(
                 if total is not None:
                     sums.append(total)
                 bar.update(len(part))
-            if not sums:
-                reasons = "; ".join(f"{name}: {why}" for name, why in list(failures[language].items())[:3])
-                raise ValueError(
-                    f"no document of {language!r} could be measured ({reasons}); shards of other languages are kept"
-                )
-            stats[language] = reduce(add, sums)  # type: ignore[arg-type]  # S adds
+            if sums:
+                stats[language] = reduce(add, sums)  # type: ignore[arg-type]  # S adds
+    if not stats:
+        reasons = [f"{language}/{name}: {why}" for language, names in failures.items() for name, why in names.items()]
+        raise ValueError(f"no document could be measured ({'; '.join(reasons[:3])}): mend or replace these documents")
     measured = Measured(stats, {language: names for language, names in failures.items() if names}, reused)
     if measured.failures and not allow_failures:
         raise DocumentsFailed(measured)
@@ -143,25 +148,51 @@ def measure(
 
 def _collect(model: Any, part: Corpus, statistic: Statistic[S]) -> tuple[S | None, dict[str, str]]:
     """Sum over a chunk's documents; when a batch fails, its documents are tried one by one to name the culprit."""
-    rows, truncated = encode(part, model, length=statistic.length)
+    encoded, truncated, failed = _encode(part, model, statistic.length)
     warn_truncated(truncated, len(part), part.language)
+    ids, rows = list(encoded), list(encoded.values())
     bos = model.tokenizer.bos_token_id
     total: S | None = None
-    failed: dict[str, str] = {}
     for at in range(0, len(rows), statistic.size):
-        group, names = rows[at : at + statistic.size], part.ids[at : at + statistic.size]
+        group, names = rows[at : at + statistic.size], ids[at : at + statistic.size]
         try:
             made = [statistic(model, pad(group, part.language, names, bos=bos))]
+        except NotImplementedError:  # about the model: no document is to blame
+            raise
         except Exception:
             made = []
             for row, name in zip(group, names, strict=True):
                 try:
                     made.append(statistic(model, pad([row], part.language, [name], bos=bos)))
+                except NotImplementedError:
+                    raise
                 except Exception as error:
-                    failed[name] = f"{type(error).__name__}: {error}"
+                    failed[name] = _reason(error)
         for stat in made:
             total = stat if total is None else total + stat  # type: ignore[operator]  # S adds
     return total, failed
+
+
+def _encode(part: Corpus, model: Any, length: int | None) -> tuple[dict[str, list[int]], int, dict[str, str]]:
+    """Token ids by document, how many were cut, and why others have none; tried one by one when they fail together."""
+    try:
+        rows, truncated = encode(part, model, length=length)
+        return dict(zip(part.ids, rows, strict=True)), truncated, {}
+    except Exception:
+        encoded: dict[str, list[int]] = {}
+        truncated, failed = 0, {}
+        for one in part.chunks(1):
+            (name,) = one.ids
+            try:
+                (encoded[name],), cut = encode(one, model, length=length)
+                truncated += cut
+            except Exception as error:
+                failed[name] = _reason(error)
+        return encoded, truncated, failed
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _reuse(path: Path, key: str) -> Any:
@@ -184,7 +215,7 @@ def _prepare(folder: Path, identity: Mapping[str, Any], resume: bool) -> Path:
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool, claim: str = "run.id.json") -> None:
-    """Make `folder` this run's, or continue it.
+    """Make `folder` this run's, or continue it. Temporary files that a killed process left in it or one folder below are deleted.
 
     Raises:
         FileExistsError: The folder holds another run, or files of somebody else's, or this run while `resume` is False.
@@ -210,7 +241,13 @@ def claim_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool, cla
             raise FileExistsError(
                 f"{folder} already holds this run: pass resume=True (--resume) to continue it, or choose another folder"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(_is_leftover(held) for held in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no run of ours: choose another folder")
     write_json(path, {"key": key, "identity": identity})
-    remove_leftovers(folder)
+    for place in (folder, *(held for held in folder.iterdir() if held.is_dir())):
+        remove_leftovers(place)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether this is a temporary file of ours, as `remove_leftovers` deletes."""
+    return path.name.startswith(".") and path.name.endswith(".tmp") and path.is_file()

@@ -43,8 +43,9 @@ def load_model(
 
     Args:
         name: `"polyglot"`, the embedded default; a local Hugging Face folder; a hub id; or a live Hugging Face model, which becomes
-            part of the bridge and must not be used on its own afterwards.
-        tokenizer: Required with a live model; otherwise the folder's or hub's own.
+            part of the bridge and must not be used on its own afterwards. A model that is loaded already is returned as it is.
+        tokenizer: Required with a live model, and taken as it is; otherwise the folder's or hub's own, which TransformerLens
+            makes put its BOS in front, if it has one (`mwork-lens doctor` shows the first ids).
         revision: Hub revision.
         dtype: Such as `"float32"` or `torch.bfloat16`; default the checkpoint's own.
         device: Such as `"cuda"`; default the first accelerator TransformerLens finds, else the CPU.
@@ -53,11 +54,23 @@ def load_model(
     Raises:
         FileNotFoundError: A path was given and does not exist, or holds no model.
         OSError: The hub cannot be reached, or has no such model.
-        ValueError: A live model without tokenizer, an unknown dtype, or a model with processed weights.
+        ValueError: A live model without tokenizer, options for a model that is loaded already, an unknown dtype, or a model with
+            processed weights.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
     if isinstance(name, TransformerBridge):
+        given = {
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "dtype": dtype,
+            "device": device,
+            "device_map": device_map,
+        }
+        if refused := [option for option, value in given.items() if value is not None]:
+            raise ValueError(
+                f"a loaded model is taken as it is, without {', '.join(refused)}: give them when it is loaded"
+            )
         _require_raw(name)
         return name.eval()
     options: dict[str, Any] = {"device": None if device is None else str(device), "device_map": device_map}
@@ -79,7 +92,7 @@ def load_model(
         label = str(name)
         chosen = _dtype(dtype) or _checkpoint_dtype(path, revision)
         if tokenizer is not None:
-            options["tokenizer"] = tokenizer
+            options["tokenizer"] = _as_given(tokenizer)
         if revision is not None:
             options["revision"] = revision
         try:
@@ -173,6 +186,9 @@ def fingerprint(model: Any) -> str:
     The hash is kept until a weight is seen to change: by torch's own count of in-place writes, or, for writes through `.data`,
     which that count misses, by the first row and column of every matrix. A neuron's slice is a whole row or column, so editing
     one is always seen; only a write through `.data` that spares both is missed. Write under `torch.no_grad()` instead.
+
+    An offloaded parameter (on `meta`, by `device_map`) counts by name, dtype and shape alone: its weights are not here to be read.
+    So the hash of an offloaded model differs from that of the same model in memory, and misses changes of what is offloaded.
     """
     facts = _facts.setdefault(model, {"name": getattr(model.cfg, "model_name", type(model).__name__), "revision": None})
     state = tuple((id(p), p.data_ptr(), p._version, _glance(p)) for p in model.parameters())
@@ -182,7 +198,7 @@ def fingerprint(model: Any) -> str:
                 name,
                 str(p.dtype),
                 list(p.shape),
-                content_hash(p.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes()),
+                None if p.is_meta else content_hash(_bytes(p)),
             )
             for name, p in model.named_parameters()
         ]
@@ -193,10 +209,16 @@ def fingerprint(model: Any) -> str:
 def _glance(parameter: torch.Tensor) -> int:
     """Checksum of the first row and column of a matrix, or of all of a vector."""
     values = parameter.detach()
+    if values.is_meta:
+        return 0
     if values.ndim > 1:
         matrix = values.reshape(values.shape[0], -1)
         values = torch.cat((matrix[0], matrix[:, 0]))
-    return zlib.crc32(values.reshape(-1).contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return zlib.crc32(_bytes(values))
+
+
+def _bytes(values: torch.Tensor) -> bytes:
+    return values.detach().reshape(-1).contiguous().cpu().view(torch.uint8).numpy().tobytes()
 
 
 def _vocabulary(model: Any) -> Any:

@@ -52,7 +52,7 @@ class Stages:
 
     @classmethod
     def from_lens(cls, table: pd.DataFrame) -> "Stages":
-        """From the table of `layer_languages`: the share of each text's own language, averaged over the languages besides English.
+        """From the table of `layer_languages`: the probability mass of each text's own language, averaged over those besides English.
 
         Raises:
             ValueError: Fewer than three layers, or no layer with reliable tokens of a language besides English.

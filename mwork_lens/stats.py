@@ -8,7 +8,7 @@ shards, languages, machines and restarts need no special code. Counts are int64 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .capture import as_tokens, capture
 from .corpora import Tokens
+from .models import fingerprint
 from .sites import ATTENTION_SITES, SITES, Site, require_sites
 
 
@@ -69,6 +70,12 @@ def _add(mine: Mapping[Site, Tensor], yours: Mapping[Site, Tensor], combine: Any
     return {site: combine(mine[site], yours[site]) for site in mine}
 
 
+def _same_model(mine: str | None, yours: str | None) -> str | None:
+    if mine and yours and mine != yours:
+        raise ValueError(f"statistics of different models do not add: {mine} and {yours}")
+    return mine or yours
+
+
 def _pack(**groups: Mapping[Site, Tensor]) -> dict[str, Tensor]:
     return {f"{group}.{site}": tensor for group, by_site in groups.items() for site, tensor in by_site.items()}
 
@@ -89,6 +96,8 @@ class Moments:
     """Sum, float64."""
     square: Mapping[Site, Float[Tensor, "layer width"]]
     """Sum of squares, float64."""
+    model: str | None = field(default=None, kw_only=True)
+    """Fingerprint of the model measured; None means unknown."""
 
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(
@@ -96,6 +105,7 @@ class Moments:
             _add(self.positive, other.positive),
             _add(self.total, other.total),
             _add(self.square, other.square),
+            model=_same_model(self.model, other.model),
         )
 
     def probability(self, site: Site) -> Float[Tensor, "layer width"]:
@@ -108,12 +118,18 @@ class Moments:
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` writes."""
-        return {"n": self.n, **_pack(positive=self.positive, total=self.total, square=self.square)}, {}
+        return {"n": self.n, **_pack(positive=self.positive, total=self.total, square=self.square)}, {
+            "model": self.model
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "Moments":
         """The inverse of `to_tensors`."""
-        return cls(tensors["n"], *(_unpack(tensors, group) for group in ("positive", "total", "square")))
+        return cls(
+            tensors["n"],
+            *(_unpack(tensors, group) for group in ("positive", "total", "square")),
+            model=facts.get("model"),
+        )
 
 
 @dataclass(frozen=True)
@@ -162,7 +178,7 @@ class moments:  # reads as a verb: measure(model, corpora, moments("ffn"))
         sums: list[dict[Site, Tensor]] = [
             {site: torch.stack([row[i] for row in rows[site]]) for site in self.sites} for i in range(3)
         ]
-        return Moments(torch.tensor(n), *sums)
+        return Moments(torch.tensor(n), *sums, model=fingerprint(model))
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +193,8 @@ class Importances:
     """Sum over documents, float64."""
     hits: Mapping[Site, Int[Tensor, "layer width"]]
     """Documents in which the unit is among the top of its layer: `hits == documents` is the paper's intersection."""
+    model: str | None = field(default=None, kw_only=True)
+    """Fingerprint of the model measured; None means unknown."""
 
     def __add__(self, other: "Importances") -> "Importances":
         return Importances(
@@ -184,11 +202,16 @@ class Importances:
             _add(self.minimum, other.minimum, torch.minimum),
             _add(self.total, other.total),
             _add(self.hits, other.hits),
+            model=_same_model(self.model, other.model),
         )
 
     @classmethod
     def of_document(
-        cls, importance: Mapping[Site, Float[Tensor, "layer width"]], top: Mapping[Site, float]
+        cls,
+        importance: Mapping[Site, Float[Tensor, "layer width"]],
+        top: Mapping[Site, float],
+        *,
+        model: str | None = None,
     ) -> "Importances":
         """Of a single document: importance per site, and the share of each layer's units that counts as its top."""
         values: dict[Site, Tensor] = {
@@ -196,7 +219,7 @@ class Importances:
         }
         hits: dict[Site, Tensor] = {site: _top(scores, top[site]) for site, scores in values.items()}
         total: dict[Site, Tensor] = {site: scores.clone() for site, scores in values.items()}
-        return cls(torch.tensor(1), values, total, hits)
+        return cls(torch.tensor(1), values, total, hits, model=model)
 
     def mean(self, site: Site) -> Float[Tensor, "layer width"]:
         """Mean importance of each unit."""
@@ -204,12 +227,18 @@ class Importances:
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` writes."""
-        return {"documents": self.documents, **_pack(minimum=self.minimum, total=self.total, hits=self.hits)}, {}
+        return {"documents": self.documents, **_pack(minimum=self.minimum, total=self.total, hits=self.hits)}, {
+            "model": self.model
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "Importances":
         """The inverse of `to_tensors`."""
-        return cls(tensors["documents"], *(_unpack(tensors, group) for group in ("minimum", "total", "hits")))
+        return cls(
+            tensors["documents"],
+            *(_unpack(tensors, group) for group in ("minimum", "total", "hits")),
+            model=facts.get("model"),
+        )
 
 
 def top_count(share: float, width: int) -> int:

@@ -25,8 +25,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from .analysis import layer_counts, overlap
-from .corpora import Corpus, context_length, encode
+from .corpora import Corpus, encode, token_limit
 from .detect.plnd import importances, plnd, specific
+from .evaluate import prepare
 from .findings import findings
 from .grid import ENGLISH, Settings, changes, deactivation_scores, summarise
 from .lenses import layer_languages
@@ -34,7 +35,7 @@ from .measure import Measured, claim_folder, measure
 from .models import describe
 from .neurons import NeuronSet
 from .report import write_report
-from .sites import n_layers
+from .sites import n_layers, shape_of
 from .stages import Stages
 from .storage import Run, load, save, write_json
 
@@ -91,8 +92,7 @@ def study(
     Documents that cannot be measured do not stop a study: they are in `failures` and among the findings.
     """
     _require_languages(corpora)
-    if isinstance(stages, Stages) and stages.n_layers != n_layers(model):
-        raise ValueError(f"these stages divide {stages.n_layers} layers, the model has {n_layers(model)}")
+    _require_model(model, stages, settings)
     parts = {language: corpus.split(settings.held_out) for language, corpus in corpora.items()}
     train, test = ({language: part[i] for language, part in parts.items()} for i in (0, 1))
     run = Run(
@@ -102,6 +102,9 @@ def study(
         {language: corpus.facts() for language, corpus in corpora.items()},
         settings.seed,
     )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*were longer than the limit")
+        prepare(model, test, length=settings.length)  # refuses what could not be scored, before anything is computed
     folder = None if out is None else Path(out)
     if folder is not None:
         claim_folder(
@@ -109,7 +112,8 @@ def study(
             {"method": run.method, "model": run.model, "corpora": run.corpora, "parameters": run.parameters},
             resume=resume,
         )
-        write_json(folder / "run.json", run.to_json())
+        if not (folder / "run.json").exists():  # a finished study keeps its record until it is finished again
+            write_json(folder / "run.json", run.to_json())
 
     cut = _cut(model, corpora, settings.length)
     for sentence in cut:
@@ -154,6 +158,10 @@ def _run(
         allow_failures=True,
         progress=progress,
     )
+    if lost := [language for language in train if language not in measured]:
+        raise ValueError(
+            f"no document of {lost[0]!r} could be measured: {dict(measured.failures[lost[0]])}; the lens and other shards are kept"
+        )
     consistent = plnd(measured, consensus=settings.consensus, model=model)
     own = specific(consistent, minus=settings.minus)
 
@@ -176,8 +184,22 @@ def _cut(model: Any, corpora: Mapping[str, Corpus], length: int | None) -> tuple
     counted = ", ".join(
         f"{language} {count} of {len(corpora[language])}" for language, count in longer.items() if count
     )
-    limit = min(length or context_length(model), context_length(model))
+    limit = token_limit(model, length)
     return (f"Documents are cut at {limit} tokens: {counted}.",) if counted else ()
+
+
+def _require_model(model: Any, stages: Stages | str, settings: Settings) -> None:
+    """Refuse now what would only fail after the lens."""
+    layers, vocab = n_layers(model), int(model.W_U.shape[1])
+    if layers < 3:
+        raise ValueError(f"the study divides the layers into three stages: this model has {layers} layer(s)")
+    if isinstance(stages, Stages) and stages.n_layers != layers:
+        raise ValueError(f"these stages divide {stages.n_layers} layers, the model has {layers}")
+    if not isinstance(stages, Stages) and stages != "lens":
+        raise ValueError(f"stages={stages!r}: give 'lens', or Stages.of(n_layers, understanding=, generation=)")
+    if settings.k > vocab:
+        raise ValueError(f"k={settings.k}: the model's vocabulary has {vocab} tokens")
+    shape_of(model, settings.sites)  # refuses a site that this model lacks
 
 
 def _require_languages(corpora: Mapping[str, Corpus]) -> None:
@@ -229,6 +251,8 @@ def load_study(folder: str | Path) -> Study:
             f"{folder} holds no finished study: run `mwork-lens study --out {folder} --resume` first"
         )
     facts = json.loads(path.read_text(encoding="utf-8"))
+    if "findings" not in facts:
+        raise FileNotFoundError(f"the study in {folder} is not finished: run it again with --resume")
     tables = {
         name: load(folder / f"{name}.parquet") for name in ("lens", "counts", "overlap", "scores", "grid", "summary")
     }

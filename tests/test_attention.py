@@ -1,5 +1,6 @@
 """attention.py and the closed forms of attention_change.py, against an attention written in NumPy that zeroes each unit and runs again."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +23,14 @@ from mwork_lens.detect.attention_change import (
     score_changes,
     value_change,
 )
+from mwork_lens.detect.plnd import neuron_importance
 from mwork_lens.models import load_model
 
 MEASURES = {"attention": attention_change, "output": output_change}
+
+
+def of_v(att: Attention) -> torch.Tensor:
+    return value_change(att.z, att.W_O, att.group)
 
 
 def as_attention(parts: oracles.Parts, dtype: torch.dtype = torch.float64) -> Attention:
@@ -245,8 +251,8 @@ def test_a_small_change_keeps_its_digits_beside_a_large_one() -> None:
 @given(parts=st_parts())
 def test_value_change_equals_ablation(parts: oracles.Parts) -> None:
     right = oracles.ablation(parts, "v")["output"]
-    assert_close(value_change(as_attention(parts)).numpy(), right, rtol=1e-7, floor=1e-9)
-    assert_close(value_change(as_attention(parts, torch.float32)).numpy(), right, rtol=1e-3, floor=1e-4)
+    assert_close(of_v(as_attention(parts)).numpy(), right, rtol=1e-7, floor=1e-9)
+    assert_close(of_v(as_attention(parts, torch.float32)).numpy(), right, rtol=1e-3, floor=1e-4)
 
 
 @pytest.mark.parametrize("window", [None, 5, 33])
@@ -349,9 +355,9 @@ def test_hand_expanded_heads(seed: int, group: int, cap: float | None) -> None:
         np.testing.assert_allclose(closed_form(att, "q", measure), closed_form(wide, "q", measure), rtol=1e-9)
     copies = closed_form(wide, "k", "attention").reshape(len(parts.k), group, -1)
     np.testing.assert_allclose(closed_form(att, "k", "attention"), np.sqrt((copies**2).sum(1)), rtol=1e-9)
-    alone = value_change(wide).numpy().reshape(len(parts.k), group, -1)
+    alone = of_v(wide).numpy().reshape(len(parts.k), group, -1)
     summed = np.sqrt((alone**2).sum(1))
-    together = value_change(att).numpy()
+    together = of_v(att).numpy()
     assert not np.allclose(together, summed, rtol=1e-3)  # the cross terms
     z, W_O = oracles.attend(parts)[1], parts.W_O
     cross = np.zeros_like(together)
@@ -377,7 +383,7 @@ def test_a_document_of_one_token_has_no_attention_to_change() -> None:
     for site in ("q", "k"):
         for measure in MEASURES:
             assert not closed_form(att, site, measure).any()
-    assert (value_change(att) > 0).all()
+    assert (of_v(att) > 0).all()
 
 
 @pytest.mark.parametrize("heads", [(1, 1), (3, 1), (6, 3)])
@@ -389,3 +395,36 @@ def test_odd_models_are_taken_apart(heads: tuple[int, int]) -> None:
     model = load_model(families.hf_model("llama", config=config), tokenizer=families.tokenizer())
     (att,) = _attentions(model, document())
     assert (att.q.shape[0], att.k.shape[0], att.group) == (*heads, heads[0] // heads[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "cohere", "qwen3", "gemma2", "neox", "phi3", "olmo2"])
+def test_half_precision_is_read_like_single(family: str, dtype: torch.dtype) -> None:
+    """Float16 masks with -65504, which is no bias; and a wrong rotary pairing must not hide behind coarse numbers."""
+    weak = {"std": 0.08}
+    exact = neuron_importance(load_model(families.hf_model(family, **weak), tokenizer=families.tokenizer()), document())
+    model = load_model(families.hf_model(family, **weak), tokenizer=families.tokenizer(), dtype=dtype)
+    for site, scores in neuron_importance(model, document()).items():
+        assert ((scores - exact[site]).norm() / exact[site].norm()).item() < 0.1, site
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_short_document_does_not_hide_the_wrong_pairing(length: int) -> None:
+    model, plain = pair("cohere")
+    ids = document(length)
+    found = neuron_importance(model, ids, sites=("q", "k"))
+    for site in ("q", "k"):
+        right = [oracles.brute_force(plain, ids, site, 1, unit)["output"] for unit in range(found[site].shape[1])]
+        assert torch.allclose(found[site][1], torch.tensor(right), rtol=1e-4, atol=1e-6)
+
+
+def test_v_and_z_do_not_need_an_attention_that_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pair("qwen2")[0]
+    right = neuron_importance(model, document())
+    monkeypatch.setattr(model.blocks[1].attn.original_component, "scaling", 17.0)  # the forward uses it too
+    refused = sys.modules[neuron_importance.__module__]
+    monkeypatch.setattr(refused, "of_layer", lambda *a: pytest.fail("the attention was taken apart"))
+    alone = neuron_importance(model, document(), sites=("v", "z", "ffn"))
+    assert set(alone) == {"v", "z", "ffn"}
+    assert torch.allclose(alone["v"][0], right["v"][0], rtol=1e-5)
+    assert torch.allclose(alone["z"][0], right["z"][0], rtol=1e-5)

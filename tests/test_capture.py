@@ -4,14 +4,16 @@ import gc
 import sys
 import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
 
+import families
 import pytest
 import torch
 from conftest import document, pair
 from einops import rearrange
 
 from mwork_lens.capture import as_tokens, capture, forward
-from mwork_lens.corpora import Tokens, pad
+from mwork_lens.corpora import Tokens, context_length, pad
 from mwork_lens.sites import HEAD_SITES, NEURON_SITES, hook_name
 
 ALL = ("q", "k", "v", "z", "ffn", "ffn_gate", "resid_pre", "resid_post", "pattern")
@@ -146,6 +148,8 @@ def test_unknown_sites_no_sites_and_absent_layers_are_refused(llama):
         record(llama, document(), ["mlp"])
     with pytest.raises(ValueError, match="no site given: choose from q, k, v, z"):
         record(llama, document(), [])
+    with pytest.raises(ValueError, match=r"no layer given: choose from 0\.\.1, or leave `layers` out for all"):
+        record(llama, document(), ["ffn"], layers=[])
     for site in ("q", "ffn"):
         with pytest.raises(ValueError, match=r"layer 2 does not exist: this model has layers 0\.\.1"):
             record(llama, document(), [site], layers=[0, 2])
@@ -212,8 +216,69 @@ def test_id_tensors_become_tokens(llama):
 
 
 @pytest.mark.parametrize(
-    ("bad", "got"), [(torch.zeros(1, 3), "torch.float32"), (torch.zeros(3, dtype=torch.long), r"torch.int64 \[3\]")]
+    ("bad", "got"),
+    [
+        (torch.zeros(1, 3), "torch.float32"),
+        (torch.zeros(1, 3, dtype=torch.bool), r"torch.bool \[1, 3\]"),
+        (torch.zeros(1, 3, dtype=torch.complex64), "torch.complex64"),
+        (torch.zeros(3, dtype=torch.long), r"torch.int64 \[3\]"),
+    ],
 )
 def test_other_inputs_are_refused(llama, bad, got):
     with pytest.raises(ValueError, match=f"expected Tokens or an integer tensor .batch, pos., got {got}"):
         as_tokens(bad, llama)
+
+
+def filled(value, *shape):
+    ids = torch.full(shape, 5)
+    ids[..., -1:] = value
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (filled(5, 1, 0), r"no token given: ids are \[1, 0\], give at least one document"),
+        (filled(-1, 1, 4), "token id -1 is negative: pad with any id, and an attention_mask"),
+        (
+            filled(97, 2, 4),
+            "token id 97 is outside this model's vocabulary of 97: make the ids with the model's own tokenizer",
+        ),
+    ],
+)
+def test_ids_that_do_not_fit_the_model_are_refused(any_family, ids, message):
+    _, model, _ = any_family
+    for tokens in (ids, Tokens(ids, torch.ones_like(ids, dtype=torch.bool))):
+        with pytest.raises(ValueError, match=message):
+            as_tokens(tokens, model)
+        with pytest.raises(ValueError, match=message):
+            record(model, tokens, ["ffn"])
+
+
+def test_documents_longer_than_the_context_are_refused(any_family):
+    _, model, _ = any_family
+    context = context_length(model)
+    with pytest.raises(
+        ValueError,
+        match=f"documents of {context + 1} tokens are longer than this model's context of {context}: cut them",
+    ):
+        as_tokens(filled(5, 2, context + 1), model)
+    assert as_tokens(filled(5, 2, 5000), SimpleNamespace(cfg=SimpleNamespace()))  # a model that does not say
+
+
+def test_ids_at_the_limits_fit(any_family):
+    _, model, _ = any_family
+    assert len(record(model, filled(96, 1, families.CONTEXT), ["ffn"])) == 2
+    assert len(record(model, filled(0, 1, 1), ["ffn"])) == 2
+
+
+def test_the_vocabulary_is_that_of_the_embedding_or_what_else_is_known(llama):
+    """A padded embedding has more rows than the tokenizer has words; ids in between are the model's."""
+    tokenizer = llama.tokenizer
+    ids = filled(99, 1, 4)
+    assert as_tokens(ids, SimpleNamespace(W_E=torch.zeros(100, 3), W_U=torch.zeros(3, 97), tokenizer=tokenizer))
+    assert as_tokens(ids, SimpleNamespace())  # says nothing: nothing is refused
+    known = ({"W_U": torch.zeros(3, 97)}, {"tokenizer": tokenizer}, {"W_U": torch.zeros(3, 97), "cfg": object()})
+    for attributes in known:
+        with pytest.raises(ValueError, match="token id 99 is outside this model's vocabulary of 97"):
+            as_tokens(ids, SimpleNamespace(**attributes))

@@ -1,5 +1,6 @@
 """The command line: what it writes, and one line instead of a traceback where something is wrong."""
 
+import importlib
 import random
 import subprocess
 import sys
@@ -195,7 +196,7 @@ def test_doctor_fails_with_the_model():
     result = call("doctor", "--model", "./nowhere")
     assert result.exit_code == 1
     assert "no model folder" in result.output
-    assert "Traceback" not in result.output
+    assert not result.stderr
 
 
 # --- what goes wrong
@@ -204,7 +205,7 @@ def test_doctor_fails_with_the_model():
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["lens", "--languages", "en,klingon"], ["error: unknown language 'klingon'", "known codes: af, ar"]),
+        (["lens", "--languages", "en,klingon"], ["error: unknown language 'klingon'", "known codes: af, am, ar"]),
         (["detect", "--languages", "german"], ["error: unknown language 'german': did you mean 'de'?"]),
         (
             ["study", "--corpora", "/no/such/folder"],
@@ -212,7 +213,7 @@ def test_doctor_fails_with_the_model():
         ),
         (["lens", "--languages", "sw"], ["error: no texts for language 'sw' in this source: it has"]),
         (["lens", "--model", "./nowhere"], ["error: no model folder nowhere: check the path"]),
-        (["lens", "--limit", "0"], ["error: limit=0: give the largest number of documents"]),
+        (["lens", "--out", "t.csv"], ["error: --out t.csv: a table is saved as .parquet, such as t.parquet"]),
         (["study", "--draws", "3"], ["error: draws=3: a claim against chance needs at least 10"]),
         (["report", "/no/such/study"], ["error: /no/such/study holds no finished study: run `mwork-lens study"]),
     ],
@@ -221,6 +222,32 @@ def test_mistakes_are_one_line(words, parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(call(*words), *parts)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["study", "lens", "detect"])
+@pytest.mark.parametrize(("option", "least"), [("--limit", 1), ("--length", 2)])
+def test_numbers_that_cannot_be_are_usage_errors(command, option, least):
+    result = call(command, option, least - 1)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr  # typer's words
+    assert str(least) in result.stderr
+
+
+@pytest.mark.parametrize("command", ["study", "lens", "detect", "doctor"])
+def test_the_device_map_is_passed_through(command, tmp_path, monkeypatch):
+    taken = {}
+
+    def load(name, **how):
+        taken.update(how)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(sys.modules["mwork_lens.models"], "load_model", load)
+    monkeypatch.setattr(importlib.import_module("mwork_lens.doctor"), "load_model", load)
+    monkeypatch.chdir(tmp_path)
+    result = call(command, "--device-map", "auto")
+    assert result.exit_code == 1
+    assert "seen" in result.output
+    assert taken["device_map"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -277,6 +304,17 @@ def test_an_interruption_says_what_is_kept(folder, texts, tmp_path, monkeypatch)
     assert load(tmp_path / "n" / "specific.safetensors") == load(tmp_path / "whole" / "specific.safetensors")
 
 
+def test_an_interruption_advises_no_resume_where_there_is_none(monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["mwork_lens.corpora"], "load_corpora", interrupted)
+    refused(call("lens"), "interrupted", code=130)
+    assert "--resume" not in call("lens").stderr
+    assert "--resume" in call("study").stderr
+    assert "--resume" in call("demo").stderr
+
+
 def test_failed_documents_are_named(folder, texts, tmp_path, monkeypatch):
     words = ["detect", "--model", folder, "--corpora", texts, "--out", tmp_path / "n", "--sites", "ffn"]
     failing(monkeypatch, ArithmeticError("cannot read this"), at=("de", "3"))
@@ -286,6 +324,7 @@ def test_failed_documents_are_named(folder, texts, tmp_path, monkeypatch):
         "error: 1 document(s) failed and are left out of the results: de/3: ArithmeticError: cannot read this"
         in result.stderr
     )
+    assert result.stderr.count("error: ") == 1  # and none for the exit itself
     assert "Traceback" not in result.output
     assert list(load(tmp_path / "n" / "specific.safetensors")) == ["en", "de", "fr"]  # the others are measured
 

@@ -8,13 +8,24 @@ from collections import Counter
 
 import datasets
 import families
+import jaxtyping
 import pytest
 import torch
 from conftest import pair
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mwork_lens.corpora import Corpus, Tokens, batches, context_length, encode, load_corpora, pad, token_counts
+from mwork_lens.corpora import (
+    Corpus,
+    Tokens,
+    batches,
+    context_length,
+    encode,
+    load_corpora,
+    pad,
+    token_counts,
+    token_limit,
+)
 
 LANGUAGES = ("de", "en", "es", "fr", "ru", "zh")
 
@@ -125,6 +136,22 @@ def test_corpora_check_their_ids():
         corpus(1).language = "en"
 
 
+@pytest.mark.parametrize(("text", "kind"), [(None, "NoneType"), (3, "int"), (b"Haus", "bytes")])
+def test_a_text_that_is_no_string_is_named(text, kind, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would see it first
+    with pytest.raises(ValueError, match=f"document 'b' of corpus 'de' is {kind}, not str: remove it"):
+        Corpus("de", ("Haus", text), ("a", "b"))
+    with pytest.raises(ValueError, match=f"document '1' of corpus 'de' is {kind}, not str"):
+        load_corpora({"de": ["Haus", text]})
+
+
+def test_a_hole_in_a_data_set_is_named(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    holed = datasets.Dataset.from_dict({"text": ["Haus", "Baum", None]})
+    with pytest.raises(ValueError, match="document '2' of corpus 'de' is NoneType, not str"):
+        load_corpora({"de": holed})
+
+
 def test_the_fingerprint_changes_with_language_ids_and_texts():
     base = Corpus("de", ("a", "b"), ("1", "2"))
     assert base.fingerprint == Corpus("de", ("a", "b"), ("1", "2"), source="elsewhere").fingerprint
@@ -184,6 +211,11 @@ def test_a_split_is_disjoint_complete_and_the_same_in_parallel_corpora(n, share)
     assert [name for name in whole.ids if name in rest.ids] == list(rest.ids)  # in order
     assert len(held) == int(n * share)
     assert tuple(part.ids for part in parallel.split(share)) == (rest.ids, held.ids)
+
+
+def test_a_split_of_a_large_corpus_takes_no_time():
+    rest, held = corpus(30_000).split()  # quadratic, this takes minutes
+    assert (len(rest), len(held)) == (20_000, 10_000)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 33.0])
@@ -306,11 +338,20 @@ def test_a_row_of_a_left_padded_batch_is_the_document():
 
 def test_batches_check_their_arguments():
     model, _ = pair("llama")
-    for name in ("size", "length"):
-        with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
-            next(batches(words(3), model, **{name: 0}))
+    with pytest.raises(ValueError, match="size=0 must be at least 1"):
+        next(batches(words(3), model, size=0))
     with pytest.raises(ValueError, match="document '1' of 'de' has no token: remove it"):
         next(batches(Corpus("de", ("w1", "  ")), model))
+
+
+@pytest.mark.parametrize("length", [-5, 0, 1])
+def test_a_length_without_room_for_a_token_is_refused(length):
+    model, _ = pair("llama")
+    for call in (encode, lambda *args, **options: next(batches(*args, **options))):
+        with pytest.raises(ValueError, match=f"length={length}: give at least 2 tokens per document"):
+            call(words(3), model, length=length)
+    assert encode(words(3), model, length=2)[0][0][0] == 1  # negative control: BOS and one token
+    assert [token_limit(model, given) for given in (None, 2, 500)] == [families.CONTEXT, 2, families.CONTEXT]
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ import sys
 import families
 import pytest
 from conftest import pair
+from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration, set_seed
 
 from mwork_lens.doctor import Check, doctor
 
 ALL = [
     "loads offline",
     "tokens",
+    "readout",
     "parity with Hugging Face",
     "batch equals single",
     "hook points",
@@ -47,7 +49,7 @@ def test_a_mixture_of_experts_is_limited_to_its_attention():
     assert "mixture of experts" in found["hook points"].detail
     assert "fire: q, k, v, z" in found["hook points"].detail
     assert {name: check.verdict for name, check in found.items() if name != "hook points"} == dict.fromkeys(
-        [*ALL[:4], ALL[5], "memory, estimated"], "ok"
+        [*(name for name in ALL if name != "hook points"), "memory, estimated"], "ok"
     )
 
 
@@ -110,6 +112,48 @@ def test_a_check_that_breaks_is_an_answer(llama, monkeypatch):
     monkeypatch.setattr(sys.modules["mwork_lens.doctor"], "_padding", broken)
     checks = doctor(llama)
     failed = [check for check in checks if check.verdict == "failed"]
-    assert len(failed) == 1
-    assert "ArithmeticError: no sum" in failed[0].detail
-    assert len(checks) == 7
+    assert [(check.name, check.detail) for check in failed] == [("batch equals single", "ArithmeticError: no sum")]
+    assert len(checks) == 8
+
+
+def test_a_model_that_cannot_be_described_is_an_answer_too():
+    set_seed(0)
+    config = T5Config(
+        vocab_size=families.VOCAB, d_model=32, d_kv=8, d_ff=44, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    found = by_name(doctor(T5ForConditionalGeneration(config).eval(), tokenizer=families.tokenizer(), device="cpu"))
+    assert list(found) == [*ALL, "memory, estimated"]
+    assert found["loads offline"].verdict == found["readout"].verdict == "failed"
+    assert "ValueError" in found["loads offline"].detail
+
+
+def test_an_encoder_has_no_readout():
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=families.VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=44,
+        max_position_embeddings=families.CONTEXT, initializer_range=0.25,
+    )  # fmt: skip
+    found = by_name(doctor(BertForMaskedLM(config).eval(), tokenizer=families.tokenizer(), device="cpu"))
+    assert found["readout"].verdict == "failed"
+    assert "lens, evaluate and study need a causal decoder" in found["readout"].detail
+    assert {name for name, check in found.items() if check.verdict == "failed"} == {"readout"}
+
+
+def test_every_family_has_a_readout(any_family):
+    assert sys.modules["mwork_lens.doctor"]._readout(any_family[1]).verdict == "ok"
+
+
+def test_the_device_map_is_used_for_both_models(monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    maps = []
+    real = AutoModelForCausalLM.from_pretrained
+
+    def record(*args, **how):
+        maps.append(how.get("device_map"))
+        return real(*args, **how)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", record)
+    found = by_name(doctor(device_map={"": "cpu"}))
+    assert found["parity with Hugging Face"].verdict == "ok"
+    assert maps == [{"": "cpu"}, {"": "cpu"}]

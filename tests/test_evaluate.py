@@ -223,3 +223,16 @@ def test_tables_of_other_tokens_are_refused():
             ValueError, match="only one of the two tables scores de: evaluate the same texts under both"
         ):
             difference(*pair_of)
+
+
+def test_a_masked_language_model_is_refused(llama, texts, monkeypatch):
+    monkeypatch.setattr(llama.cfg, "architecture", "BertForMaskedLM")
+    with pytest.raises(ValueError, match=r"BertForMaskedLM sees the tokens it predicts: .* need a causal decoder"):
+        evaluate(llama, texts)
+
+
+def test_left_padding_predicts_nothing(llama):
+    ids, mask = torch.tensor([[0, 0, 5, 6, 7]]), torch.tensor([[False, False, True, True, True]])
+    padded = document_nll(llama, Tokens(ids, mask, "", mask))
+    alone = document_nll(llama, Tokens(ids[:, 2:], mask[:, 2:], ""))
+    assert padded.item() == pytest.approx(alone.item(), rel=1e-5)

@@ -140,10 +140,36 @@ def test_every_language_is_described():
     assert require_language("de").name == "German"
 
 
+LETTERS = {
+    "ARABIC": "ع", "ARMENIAN": "ա", "BENGALI": "অ", "CJK": "中", "CYRILLIC": "я", "DEVANAGARI": "अ", "ETHIOPIC": "አ", "GEORGIAN": "ა",
+    "GREEK": "ω", "GUJARATI": "અ", "GURMUKHI": "ਅ", "HANGUL": "한", "HEBREW": "א", "KANNADA": "ಅ", "KHMER": "ក", "LAO": "ກ",
+    "LATIN": "a", "MALAYALAM": "അ", "MYANMAR": "က", "ORIYA": "ଅ", "SINHALA": "අ", "TAMIL": "அ", "TELUGU": "అ", "THAANA": "ދ",
+    "THAI": "ก", "TIBETAN": "ཀ",
+}  # fmt: skip
+
+
+def test_every_script_is_named_as_script_names_it():
+    assert {row.script for row in LANGUAGES.values()} == set(LETTERS)
+    assert {name: script(letter) for name, letter in LETTERS.items()} == {name: name for name in LETTERS}
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("sr", "љубав"), ("mk", "ѓавол"), ("kk", "қазақ"), ("mn", "монгол"), ("tg", "тоҷикӣ"), ("be", "ўсё"), ("hy", "հայերեն"),
+        ("ps", "پښتو"), ("sd", "سنڌي"), ("ug", "ئۇيغۇرچە"), ("yi", "ייִדיש"), ("am", "አማርኛ"), ("ti", "ትግርኛ"), ("mr", "मराठी"),
+        ("as", "অসমীয়া"), ("gu", "ગુજરાતી"), ("pa", "ਪੰਜਾਬੀ"), ("or", "ଓଡ଼ିଆ"), ("ml", "മലയാളം"), ("kn", "ಕನ್ನಡ"), ("si", "සිංහල"),
+        ("my", "မြန်မာ"), ("km", "ខ្មែរ"), ("lo", "ລາວ"), ("yo", "Yorùbá"), ("az", "Azərbaycan"), ("mt", "ħobż"),
+    ],
+)  # fmt: skip
+def test_languages_are_written_in_their_script(code, text):
+    assert {script(character) for character in text} - {None} == {require_language(code).script}
+
+
 def test_an_unknown_code_is_answered_with_a_suggestion():
     with pytest.raises(ValueError, match="unknown language 'german': did you mean 'de'"):
         require_language("german")
-    with pytest.raises(ValueError, match="unknown language 'xx': known codes: af, ar,"):
+    with pytest.raises(ValueError, match="unknown language 'xx': known codes: af, am, ar,"):
         require_language("xx")
     with pytest.raises(ValueError, match="unknown language 'xx'"):
         from_script(Vocabulary(), ["en", "xx"], vocab=1)

@@ -26,6 +26,7 @@ class Counting:
     inner: Any = field(default_factory=lambda: moments("ffn", "k", size=2))
     stop_after: int | None = None
     fails: tuple[str, ...] = ()
+    error: type[Exception] = ArithmeticError
     calls: int = 0
     seen: list[str] = field(default_factory=list)
 
@@ -45,7 +46,7 @@ class Counting:
             raise KeyboardInterrupt
         self.calls += 1
         if bad := [name for name in tokens.documents if name in self.fails]:
-            raise ArithmeticError(f"cannot read {bad[0]}")
+            raise self.error(f"cannot read {bad[0]}")
         self.seen.extend(tokens.documents)
         return self.inner(model, tokens)
 
@@ -202,6 +203,34 @@ def test_leftovers_of_a_killed_process_are_swept(llama, texts, tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_nothing_but_leftovers_is_free(tmp_path, resume):
+    for name in (".run.id.json.abc.tmp", ".measure.json.abc.tmp"):
+        (tmp_path / name).write_text("half")
+    claim_folder(tmp_path, {"a": 1}, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.id.json"]
+
+
+def test_leftovers_one_folder_below_are_swept(tmp_path):
+    claim_folder(tmp_path, {"a": 1}, resume=False)
+    for place in (tmp_path / "scores", tmp_path / "scores" / "deeper"):
+        place.mkdir()
+        for name in (".en.parquet.abc.tmp", "en.parquet"):
+            (place / name).write_text("half")
+    claim_folder(tmp_path, {"a": 1}, resume=True)
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["deeper", "en.parquet"]
+    assert len(list((tmp_path / "scores" / "deeper").iterdir())) == 2  # not ours to search
+
+
+@pytest.mark.parametrize("name", ["notes.tmp", ".hidden", ".folder.tmp"])
+def test_what_only_resembles_a_leftover_is_somebody_elses(tmp_path, name):
+    (tmp_path / name).mkdir() if name == ".folder.tmp" else (tmp_path / name).write_text("precious")
+    (tmp_path / ".run.id.json.abc.tmp").write_text("half")
+    with pytest.raises(FileExistsError, match="is not empty and holds no run of ours"):
+        claim_folder(tmp_path, {"a": 1}, resume=True)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 # --- whose folder ---
 
 
@@ -335,15 +364,78 @@ def test_a_shard_of_failures_only_is_left_out(llama, texts):
     identical({"de": found["de"]}, rest)
 
 
+@pytest.mark.parametrize("lost", ["de", "en"])
+def test_a_language_of_which_nothing_could_be_measured_is_left_out(llama, texts, whole, lost):
+    (other,) = set(texts) - {lost}
+    every = Counting(fails=texts[lost].ids)
+    with pytest.raises(
+        DocumentsFailed,
+        match=rf"\d+ document\(s\) failed - {lost}/{lost}0: .*; and \d more\. Nothing is left of '{lost}'\. The others are measured",
+    ) as caught:
+        run(llama, texts, every)
+    allowed = run(llama, texts, every, allow_failures=True)
+    for found in (caught.value.measured, allowed):
+        identical({other: found[other]}, {other: whole[other]})
+        assert list(found) == [other]
+        assert tuple(found.failures[lost]) == texts[lost].ids
+
+
 @pytest.mark.parametrize("allow_failures", [False, True])
-def test_a_language_of_which_nothing_could_be_measured_is_an_error(llama, texts, tmp_path, allow_failures):
-    every = texts["en"].ids
+def test_nothing_measured_at_all_is_an_error(llama, texts, tmp_path, allow_failures):
+    every = texts["de"].ids + texts["en"].ids
     with pytest.raises(
         ValueError,
-        match=r"no document of 'en' could be measured \(en0: ArithmeticError: cannot read en0; en1: .*; shards of",
+        match=r"no document could be measured \(de/de0: ArithmeticError: cannot read de0; de/de1: .*\): mend or replace",
     ):
         run(llama, texts, Counting(fails=every), out=tmp_path, allow_failures=allow_failures)
-    assert [name[:7] for name in shards(tmp_path)] == ["de-0000", "de-0001", "de-0002"]
+    assert not shards(tmp_path)
+
+
+@pytest.mark.parametrize("fails", ["en4", "en5"])  # the first and the second of a batch
+def test_a_refusal_of_the_model_stops_at_once_and_keeps_what_is_finished(llama, texts, whole, tmp_path, fails):
+    statistic = Counting(fails=(fails,), error=NotImplementedError)
+    with pytest.raises(NotImplementedError, match=f"cannot read {fails}"):
+        run(llama, texts, statistic, out=tmp_path, allow_failures=True)
+    assert statistic.calls == 8  # de 5, en 2, and the refused batch; no document of it is tried again
+    identical(run(llama, texts, out=tmp_path, resume=True), whole)
+
+
+def test_a_refusal_found_document_by_document_stops_too(llama, texts):
+    class Refusing(Counting):
+        def __call__(self, model, tokens):
+            if len(tokens) > 1:
+                raise ArithmeticError("batches are hard")
+            raise NotImplementedError("no such model")
+
+    with pytest.raises(NotImplementedError, match="no such model"):
+        run(llama, texts, Refusing(), allow_failures=True)
+
+
+def test_a_mixture_of_experts_is_no_failed_document(texts):
+    with pytest.raises(NotImplementedError, match="is a mixture of experts"):
+        run(pair("mixtral")[0], texts, moments("ffn"), allow_failures=True)
+
+
+def test_an_empty_document_fails_alone(llama, texts):
+    de = texts["de"]
+    holed = Corpus("de", (*de.texts[:4], "  ", *de.texts[4:]), (*de.ids[:4], "void", *de.ids[4:]))
+    with pytest.raises(
+        DocumentsFailed, match=r"1 document\(s\) failed - de/void: ValueError: document 'void' of 'de' has no token"
+    ) as caught:
+        run(llama, {"de": holed, "en": texts["en"]})
+    found = caught.value.measured
+    assert list(found.failures["de"]) == ["void"]
+    expected = run(llama, texts)
+    identical({"en": found["en"]}, {"en": expected["en"]})
+    assert found["de"].n == expected["de"].n
+    torch.testing.assert_close(found["de"].total["ffn"], expected["de"].total["ffn"], rtol=1e-5, atol=1e-5)
+
+
+def test_beside_an_empty_document_truncation_is_still_counted(llama):
+    holed = Corpus("de", ("w1 w2 w3", " ", "w4 w5 w6", "w7"))
+    with pytest.warns(UserWarning, match="2 of 4 documents of 'de' were longer than the limit and were truncated"):
+        found = run(llama, {"de": holed}, moments("ffn", length=3), allow_failures=True)
+    assert found["de"].n == 5
 
 
 def test_a_broken_activation_names_its_document(texts):
@@ -371,6 +463,14 @@ def test_nothing_to_measure_is_refused(llama, texts):
         measure(llama, {}, moments())
     with pytest.raises(ValueError, match="chunks of 0 documents do not exist"):
         measure(llama, texts, moments(), chunk=0)
+
+
+def test_a_length_without_room_is_refused_before_anything_is_written(llama, texts, tmp_path):
+    statistic = moments("ffn")
+    object.__setattr__(statistic, "length", 1)
+    with pytest.raises(ValueError, match="length=1: give at least 2 tokens per document"):
+        run(llama, texts, statistic, out=tmp_path / "new", allow_failures=True)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_mapping_of_sums(whole):

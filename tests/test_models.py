@@ -6,6 +6,7 @@ import families
 import pytest
 import torch
 from conftest import document, pair
+from tokenizers import processors
 
 from mwork_lens.models import describe, fingerprint, load_model, resolve
 
@@ -88,6 +89,35 @@ def test_a_live_model_with_its_tokenizer(live):
     assert model.tokenizer("w0 w1")["input_ids"] == tokenizer("w0 w1")["input_ids"]
     assert not model.training
     assert load_model(model) is model  # loading a loaded model changes nothing
+
+
+@pytest.mark.parametrize(
+    "how", [{"tokenizer": families.tokenizer()}, {"revision": "main"}, {"dtype": "bfloat16"}, {"device": "cpu"}, {"device_map": "auto"}]
+)  # fmt: skip
+def test_a_loaded_model_takes_no_loading_options(how, llama):
+    (option,) = how
+    with pytest.raises(
+        ValueError, match=f"a loaded model is taken as it is, without {option}: give them when it is loaded"
+    ):
+        load_model(llama, **how)
+
+
+@pytest.fixture
+def bare():
+    """A tokenizer that has a BOS and does not put it in front."""
+    tokenizer = families.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    return tokenizer
+
+
+def test_a_given_tokenizer_is_taken_as_it_is_and_a_folders_own_begins_with_bos(live, bare, tmp_path):
+    live[0].save_pretrained(tmp_path)
+    bare.save_pretrained(tmp_path)
+    first = [
+        model.tokenizer("w0 w1")["input_ids"]
+        for model in (load_model(tmp_path, tokenizer=bare), load_model(live[0], tokenizer=bare), load_model(tmp_path))
+    ]
+    assert first == [[4, 5], [4, 5], [1, 4, 5]]
 
 
 def test_a_live_model_without_tokenizer_is_refused(live):
@@ -249,6 +279,28 @@ def test_the_fingerprint_changes_when_any_weight_does(change, family):
         with torch.no_grad():
             parameter.copy_(kept)
         assert fingerprint(model) == before, name  # put back, it is the same model
+
+
+def test_the_fingerprint_sees_a_scalar(live):
+    model = load_model(live[0], tokenizer=live[1])
+    plain = fingerprint(model)
+    live[0].register_parameter("scale", torch.nn.Parameter(torch.tensor(1.0)))
+    before = fingerprint(model)
+    assert before != plain
+    with torch.no_grad():
+        live[0].scale.fill_(2.0)
+    assert fingerprint(model) != before
+
+
+def test_an_offloaded_weight_counts_by_name_dtype_and_shape(live):
+    model = load_model(live[0], tokenizer=live[1])
+    found = {fingerprint(model)}
+    for shape in ((3, 4), (4, 3), ()):
+        live[0].register_parameter("away", torch.nn.Parameter(torch.empty(shape, device="meta")))
+        found.add(fingerprint(model))
+        live[0].register_parameter("away", torch.nn.Parameter(torch.empty(shape, device="meta")))
+        assert fingerprint(model) in found
+    assert len(found) == 4
 
 
 def test_the_fingerprint_sees_the_dtype_and_the_tokenizer(folder, live):

@@ -259,3 +259,16 @@ def test_shares_per_site():
     assert shares({"attention": 0.1, "ffn": 0.2, "v": 0.3}, ("q", "v", "ffn")) == {"q": 0.1, "v": 0.3, "ffn": 0.2}
     with pytest.raises(ValueError, match=r"top gives no share for site 'ffn': it has \['attention'\]"):
         shares({"attention": 0.1}, ("q", "ffn"))
+
+
+def test_statistics_of_different_models_do_not_add():
+    from conftest import document
+
+    from mwork_lens.capture import as_tokens
+    from mwork_lens.detect.plnd import importances
+
+    for statistic in (moments("ffn"), importances(sites=("ffn",))):
+        a, b = (statistic(pair(family)[0], as_tokens(document(), pair(family)[0])) for family in ("llama", "qwen2"))
+        assert (a + a).model == a.model
+        with pytest.raises(ValueError, match="statistics of different models do not add"):
+            a + b

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import pair
 from transformers import LlamaConfig
 
 from mwork_lens.corpora import Corpus, load_corpora
@@ -216,9 +217,13 @@ def test_the_summary_is_the_mean_over_languages(done):
         else:
             assert row.delta_low <= row.delta <= row.delta_high
             chance = grid.get_group((row.stage, row.structure, "random")).groupby("draw")[["own", "delta"]].mean()
+            assert row.draws == 10
+            if row.neurons == "other":  # the draws match the own sets, not these
+                assert np.isnan(row.p_delta)
+                assert np.isnan(row.p_non_eng)
+                continue
             assert row.p_delta == (1 + (chance["delta"] >= row.delta).sum()) / 11
             assert row.p_non_eng == (1 + (chance["own"] <= row.non_eng).sum()) / 11
-            assert row.draws == 10
 
 
 def test_stages_come_from_the_lens_if_asked_and_two_languages_are_enough(model, texts):
@@ -271,7 +276,79 @@ def test_the_sign_of_harm_is_that_of_the_paper():
     own = summary.loc["own"]
     assert (own["eng"], own["non_eng"], own["delta"]) == pytest.approx((-0.1, -0.8, 0.7))
     assert own["p_delta"] == own["p_non_eng"] == pytest.approx(1 / 11)
-    assert summary.loc["other", "p_delta"] > 0.1
+    assert np.isnan(summary.loc["other", "p_delta"])
+    nothing = {(x, "own", draw): sides for (x, _, draw), sides in none.items()}
+    other = {(x, "other", draw): sides for (x, _, draw), sides in none.items()}
+    assert summarise(made_up({**nothing, **other, **draws})).set_index("neurons").loc["own", "p_delta"] > 0.1
+
+
+def test_a_language_without_neurons_enters_no_mean_and_no_verdict():
+    from mwork_lens.findings import _whole
+
+    rng = np.random.default_rng(2)
+    some = {("de", "random", i): (rng.normal(0, 0.1, 20), rng.normal(0, 0.1, 20)) for i in range(10)}
+    some |= {("de", "own", -1): (np.zeros(20), np.full(20, -5.0)), ("de", "other", -1): (np.zeros(20), np.zeros(20))}
+    empty = {("fr", kind, draw): (np.full(20, np.nan),) * 2 for _, kind, draw in some}
+    scores = made_up({**some, **empty})
+    scores.loc[scores["language"] == "fr", "count"] = 0
+    summary = summarise(scores)
+    assert (summary["count"] == 3).all()
+    said = " ".join(_whole(changes(scores), summary))
+    assert "more harm than any of 10" in said
+    assert "fr" not in said
+
+
+def test_conditions_that_break_the_logits_are_counted():
+    from mwork_lens.findings import _whole
+
+    values = {("de", "random", i): (np.zeros(5), np.zeros(5)) for i in range(10)}
+    values |= {("de", "own", -1): (np.full(5, -1.0), np.full(5, -2.0)), ("de", "other", -1): (np.full(5, np.nan),) * 2}
+    scores = made_up(values)
+    assert "1 condition(s) gave non-finite logits" in " ".join(_whole(changes(scores), summarise(scores)))
+
+
+@pytest.mark.parametrize(
+    ("own", "english", "word"),
+    [
+        ([0.5, 0.1, 0.1, 0.6, 0.6], [0.05, 0.3, 0.3, 0.2, 0.35], "more probable than the text's own language at layer 1 (30% against 10%)"),
+        ([0.5, 0.3, 0.3, 0.6, 0.6], [0.05, 0.1, 0.1, 0.2, 0.35], "No English pivot"),
+    ],
+)  # fmt: skip
+def test_the_pivot_is_looked_for_at_every_layer(own, english, word):
+    from mwork_lens.findings import _lens
+
+    rows = [
+        ("de", token, layer, mass[layer])
+        for token, mass in (("de", own), ("en", english), ("shared", [0.1] * 5))
+        for layer in range(5)
+    ]
+    table = pd.DataFrame(rows, columns=["text_language", "token_language", "layer", "mass"])
+    said = " ".join(_lens(table, Stages.of(4, understanding=1, generation=1)))
+    assert word in said
+    assert ("For single languages English is ahead of the text's own language in: de (layers 1, 2)" in said) == (
+        "at layer 1" in word
+    )
+
+
+def test_what_must_fail_fails_before_the_folder_is_claimed(model, texts, tmp_path):
+    three = {"en": texts["en"], "fr": texts["fr"]}
+    with pytest.raises(ValueError, match=r"stages='foo': give 'lens', or Stages\.of"):
+        sys.modules["mwork_lens.study"]._require_model(model, "foo", SMALL)
+    with pytest.raises(ValueError, match="k=1000: the model's vocabulary has 97 tokens"):
+        run(model, three, settings=replace(SMALL, k=1000), out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    for wrong, message in (
+        ({"k": 0}, "k=0 is too small"),
+        ({"size": 0}, "size=0"),
+        ({"length": 1}, "length=1 is too small"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(SMALL, **wrong)
+
+
+def test_two_layers_are_too_few(texts):
+    with pytest.raises(ValueError, match=r"three stages: this model has 2 layer\(s\)"):
+        run(pair("llama")[0], {"en": texts["en"], "fr": texts["fr"]}, settings=SMALL)
 
 
 # --- interruption

@@ -222,10 +222,18 @@ def output_factor(att: Attention, heads: Sequence[int]) -> Float[Tensor, "in out
     return torch.linalg.qr(stacked.T.double(), mode="r").R.T.to(stacked.dtype)
 
 
-def value_change(att: Attention) -> Float[Tensor, "kv d_head"]:
-    """L2 norm of the change of the output when one unit of v is zero: it feeds every query head of its group, so cross terms count."""
-    z = rearrange(att.z, "(kv group) pos d_head -> kv group pos d_head", group=att.group).double()
-    w = rearrange(att.W_O, "(kv group) d_head d_model -> kv group d_head d_model", group=att.group).double()
-    moments = einsum(z, z, "kv a pos d_head, kv b pos d_head -> kv d_head a b")
+def value_change(
+    z: Float[Tensor, "head pos d_head"], w_o: Float[Tensor, "head d_head d_model"], group: int
+) -> Float[Tensor, "kv d_head"]:
+    """L2 norm of the change of the output when one unit of v is zero: it feeds every query head of its group, so cross terms count.
+
+    Args:
+        z: A v, the input of W_O.
+        w_o: W_O.
+        group: Query heads per key/value head.
+    """
+    grouped = rearrange(z, "(kv group) pos d_head -> kv group pos d_head", group=group).double()
+    w = rearrange(w_o, "(kv group) d_head d_model -> kv group d_head d_model", group=group).double()
+    moments = einsum(grouped, grouped, "kv a pos d_head, kv b pos d_head -> kv d_head a b")
     grams = einsum(w, w, "kv a d_head d_model, kv b d_head d_model -> kv d_head a b")
-    return (moments * grams).sum((-1, -2)).clamp_min(0).sqrt().to(att.q.dtype)
+    return (moments * grams).sum((-1, -2)).clamp_min(0).sqrt().to(z.dtype)

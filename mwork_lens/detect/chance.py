@@ -34,7 +34,7 @@ def matched_random(
         neurons: The set to match.
         like: Activation frequencies to match too, in ten bins of equal size per layer: `Moments`, or [layer, width] per site.
         exclude: Neurons never drawn.
-        generator: Source of randomness; the same generator state gives the same set.
+        generator: Source of randomness, on any device; the same generator state gives the same set.
 
     Raises:
         ValueError: Too few neurons are left to draw from, or `like` lacks a site.
@@ -74,7 +74,7 @@ def _draw(chosen: Tensor, banned: Tensor, frequency: Tensor | None, generator: t
     width = len(chosen)
     bins = torch.zeros(width, dtype=torch.long)
     if frequency is not None:
-        rank = frequency.double().argsort(stable=True).argsort(stable=True)
+        rank = frequency.cpu().double().argsort(stable=True).argsort(stable=True)
         bins = rank * min(_BINS, width) // width
     drawn = torch.zeros_like(chosen)
     for b in bins[chosen].unique().tolist():
@@ -84,7 +84,8 @@ def _draw(chosen: Tensor, banned: Tensor, frequency: Tensor | None, generator: t
             raise ValueError(
                 f"{where}: {need} neurons to match but only {len(pool)} to draw from; exclude fewer, or do not match frequencies"
             )
-        drawn[pool[torch.randperm(len(pool), generator=generator)[:need]]] = True
+        order = torch.randperm(len(pool), generator=generator, device=generator.device).cpu()
+        drawn[pool[order[:need]]] = True
     return drawn
 
 

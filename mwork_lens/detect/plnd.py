@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..attention import Attention, of_layer, wanted
-from ..capture import as_tokens, capture
+from ..capture import as_document, capture
 from ..corpora import Tokens
 from ..models import fingerprint
 from ..neurons import NeuronSet
@@ -74,12 +74,14 @@ def neuron_importance(
         NotImplementedError: The FFN site of a mixture of experts; an attention that its parts do not reproduce.
     """
     chosen = require_sites(sites, NEURON_SITES)
-    tokens = _one_document(as_tokens(tokens, model))
+    tokens = as_document(tokens, model)
     cut = _check(measure, exact, top, chosen)
     attention_sites: list[Site] = [site for site in chosen if site != "ffn"]
+    # z and v follow from z alone; only q and k (and the released scores) need the attention taken apart
+    whole = measure == "released" or not {"q", "k"}.isdisjoint(attention_sites)
     up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
     listen = [
-        *(wanted(model) if attention_sites else ()),
+        *((wanted(model) if whole else ("z",)) if attention_sites else ()),
         *((up if measure == "released" else "ffn",) if "ffn" in chosen else ()),
     ]
     rows: dict[Site, list[Tensor]] = {site: [] for site in chosen}
@@ -89,7 +91,12 @@ def neuron_importance(
             rows["ffn"].append(
                 released_ffn(captured[up]) if measure == "released" else _ffn(model, layer, captured["ffn"])
             )
-        if attention_sites:
+        if attention_sites and not whole:
+            w_o = blocks(model)[layer].attn.W_O.detach().float()
+            z = rearrange(captured["z"][0].float(), "pos (head d_head) -> head pos d_head", head=w_o.shape[0])
+            for site in attention_sites:
+                rows[site].append(_of_z(z, w_o, heads(model, layer).group, site))
+        elif attention_sites:
             att = of_layer(model, layer, captured)
             layer_scores = (
                 _released(model, layer, att, attention_sites)
@@ -105,24 +112,6 @@ def neuron_importance(
     return {site: torch.stack(scores).float().cpu() for site, scores in rows.items()}
 
 
-def released_importance(model: Any, tokens: Tokens | Tensor) -> dict[str, Float[Tensor, "layer expanded"]]:
-    """The released scores in their own index space: `up`, `down` [layer d_mlp]; `q`, `k`, `v`, `o` [layer n_heads*d_head].
-
-    Args and errors as `neuron_importance`.
-    """
-    tokens = _one_document(as_tokens(tokens, model))
-    up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
-    rows: dict[str, list[Tensor]] = {}
-
-    def on_layer(layer: int, captured: Mapping[str, Tensor]) -> None:
-        ffn = released_ffn(captured[up])
-        for name, scores in {"up": ffn, "down": ffn, **released_attention(of_layer(model, layer, captured))}.items():
-            rows.setdefault(name, []).append(scores)
-
-    capture(model, tokens, [*wanted(model), up], on_layer)
-    return {name: torch.stack(scores).cpu() for name, scores in rows.items()}
-
-
 def _require_finite(scores: Tensor, site: str, layer: int) -> None:
     """Activations are checked by `capture`; here the matrix behind them (W_O, W_down) shows."""
     if not bool(torch.isfinite(scores).all()):
@@ -131,14 +120,6 @@ def _require_finite(scores: Tensor, site: str, layer: int) -> None:
             f"NaN or infinite importance at site {site!r} of layer {layer} ({len(units)} units, first {units[0]}): the "
             "weights behind it are not finite, or too large for float32; check the checkpoint"
         )
-
-
-def _one_document(tokens: Tokens) -> Tokens:
-    if len(tokens) != 1:
-        raise ValueError(
-            f"importance is defined for one document, got a batch of {len(tokens)}: pass tokens.row(i), or measure(..., importances())"
-        )
-    return tokens.row(0)
 
 
 def _check(measure: str, exact: str, top: Any, sites: tuple[Site, ...]) -> dict[Site, float]:
@@ -174,16 +155,27 @@ def _released(model: Any, layer: int, att: Attention, sites: Iterable[Site]) -> 
     return {site: scores[site] for site in sites}
 
 
+def _of_z(
+    z: Float[Tensor, "head pos d_head"], w_o: Float[Tensor, "head d_head d_model"], group: int, site: Site
+) -> Float[Tensor, " width"]:
+    """Importances of z or v, which need no more than what enters W_O."""
+    norms = (
+        value_change(z, w_o, group)
+        if site == "v"
+        else torch.linalg.vector_norm(z, dim=1) * torch.linalg.vector_norm(w_o, dim=2)
+    )
+    return rearrange(norms, "head d_head -> (head d_head)")
+
+
 def _of_attention(
     att: Attention, sites: Iterable[Site], measure: str, exact: str, cut: Mapping[Site, float]
 ) -> dict[Site, Tensor]:
     scores: dict[Site, Tensor] = {}
     for site in sites:
-        if site == "z":
-            norms = torch.linalg.vector_norm(att.z, dim=1) * torch.linalg.vector_norm(att.W_O, dim=2)
-        elif site == "v":
-            norms = value_change(att)
-        elif exact == "always" or (exact == "where_needed" and not covers(att)):
+        if site in ("z", "v"):
+            scores[site] = _of_z(att.z, att.W_O, att.group, site)
+            continue
+        if exact == "always" or (exact == "where_needed" and not covers(att)):
             norms = exact_change(att, site, measure)
         elif not covers(att):
             raise ValueError(
@@ -235,7 +227,7 @@ class importances:  # reads as a verb: measure(model, corpora, importances())
     def __call__(self, model: Any, tokens: Tokens) -> Importances:
         """Importances of one document."""
         found = neuron_importance(model, tokens, measure=self.measure, sites=self.sites, exact=self.exact, top=self.top)
-        return Importances.of_document(found, shares(self.top, self.sites))
+        return Importances.of_document(found, shares(self.top, self.sites), model=fingerprint(model))
 
 
 def plnd(
@@ -246,8 +238,9 @@ def plnd(
     Args:
         importances: Per language, what `measure(model, corpora, importances(...))` returned.
         consensus: Share of a language's documents whose top must contain the neuron; 1.0 is the paper's intersection.
-        threshold: eps of Eq. 2 instead: the neuron's importance is at least this in every document.
-        model: Stamped into the sets, so that sets of different models do not combine.
+        threshold: eps of Eq. 2 instead: the neuron's importance is at least this in every document. Exact only for importances that
+            are (`exact="always"`).
+        model: Stamped into the sets, so that sets of different models do not combine; default the one that was measured.
 
     Returns:
         Per language, a set; a language without neurons keeps an empty one.
@@ -261,7 +254,6 @@ def plnd(
         raise ValueError(
             "threshold is Eq. 2, which holds for all documents: leave consensus at 1.0, or use the top-k consensus without threshold"
         )
-    stamp = None if model is None else fingerprint(model)
     sets = {}
     for language, seen in importances.items():
         if int(seen.documents) < 1:
@@ -270,7 +262,7 @@ def plnd(
             masks: dict[Site, Tensor] = {site: minimum >= threshold for site, minimum in seen.minimum.items()}
         else:
             masks = {site: hits.double() >= consensus * int(seen.documents) - 1e-9 for site, hits in seen.hits.items()}
-        sets[language] = NeuronSet(masks, model=stamp)
+        sets[language] = NeuronSet(masks, model=seen.model if model is None else fingerprint(model))
     return sets
 
 

@@ -10,14 +10,17 @@ head-expanded: h * d_head + c over all *query* heads. `neuron_importance(..., me
 the largest of a neuron's copies (`sites.fold_heads`), because the released code selects a row as soon as one copy is selected.
 """
 
-from collections.abc import Mapping
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ..attention import Attention
+from ..attention import Attention, of_layer, wanted
+from ..capture import as_document, capture
+from ..sites import has_hook
+from ..tokens import Tokens
 
 _BUDGET = 1 << 19
 
@@ -54,6 +57,19 @@ def released_ffn(up: Float[Tensor, "batch pos width"]) -> Float[Tensor, " width"
     return up[0].double().abs().sum(0).to(torch.float32)
 
 
-def released_index_map(expanded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The released names beside ours: `up` and `down` are `ffn`, `o` is `z`."""
-    return {{"o": "z", "up": "ffn", "down": "ffn"}.get(name, name): scores for name, scores in expanded.items()}
+def released_importance(model: Any, tokens: Tokens | Tensor) -> dict[str, Float[Tensor, "layer expanded"]]:
+    """The released scores in their own index space: `up`, `down` [layer d_mlp]; `q`, `k`, `v`, `o` [layer n_heads*d_head].
+
+    Args and errors as `neuron_importance`.
+    """
+    tokens = as_document(tokens, model)
+    up = "ffn_up" if has_hook(model, "ffn_up", 0) else "ffn_gate"
+    rows: dict[str, list[Tensor]] = {}
+
+    def on_layer(layer: int, captured: Mapping[str, Tensor]) -> None:
+        ffn = released_ffn(captured[up])
+        for name, scores in {"up": ffn, "down": ffn, **released_attention(of_layer(model, layer, captured))}.items():
+            rows.setdefault(name, []).append(scores)
+
+    capture(model, tokens, [*wanted(model), up], on_layer)
+    return {name: torch.stack(scores).cpu() for name, scores in rows.items()}

@@ -83,6 +83,32 @@ def test_draws_differ_and_follow_the_generator():
     assert torch.equal(state, torch.get_rng_state())  # the global generator is left alone
 
 
+def test_draws_stay_what_they_were():
+    """Reference values of the first release: a seed is a promise."""
+    target = NeuronSet.of([("ffn", 0, u) for u in range(5)] + [("k", 2, 3)], SHAPES)
+    assert [unit for _, _, unit in matched_random(target, generator=seeded(0))] == [4, 2, 6, 12, 17, 22]
+    assert [unit for _, _, unit in matched_random(target, like=frequencies(0), generator=seeded(0))] == [
+        3,
+        2,
+        3,
+        7,
+        14,
+        18,
+    ]
+
+
+@pytest.mark.gpu
+def test_generators_and_frequencies_may_be_on_a_gpu():
+    target, like = NeuronSet.of(UNITS[::2], SHAPES), frequencies(0)
+    there = {site: x.cuda() for site, x in like.items()}
+    assert matched_random(target, like=there, generator=seeded(0)) == matched_random(
+        target, like=like, generator=seeded(0)
+    )
+    drawn = [matched_random(target, like=x, generator=torch.Generator("cuda").manual_seed(0)) for x in (like, there)]
+    assert drawn[0] == drawn[1]
+    assert histogram(drawn[0], like) == histogram(target, like)
+
+
 @given(target=targets, banned=targets, seed=st.integers(0, 1000))
 def test_excluded_neurons_are_never_drawn(target, banned, seed):
     need, left = per_place(target), per_place(~banned)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mwork_lens.detect.plnd import neuron_importance, released_importance
-from mwork_lens.detect.released import released_index_map
+from mwork_lens.detect.plnd import neuron_importance
+from mwork_lens.detect.released import released_importance
 from mwork_lens.models import load_model
 from mwork_lens.sites import Heads, flat_index, fold_heads
 
@@ -154,19 +154,3 @@ def test_soft_capped_scores_are_refused() -> None:
         released_importance(pair("gemma2")[0], document())
     with pytest.raises(NotImplementedError, match="soft-capped"):
         neuron_importance(pair("gemma2")[0], document(), measure="released")
-
-
-def test_the_released_names_beside_ours() -> None:
-    one = torch.ones(2)
-    assert set(released_index_map({"q": one, "o": one, "up": one, "down": one})) == {"q", "z", "ffn"}
-
-
-@pytest.mark.parametrize("budget", [1, 1 << 8])
-def test_scores_do_not_depend_on_how_coordinates_are_batched(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mwork_lens.detect import released
-
-    right = released_importance(pair("llama")[0], document())
-    monkeypatch.setattr(released, "_BUDGET", budget)
-    found = released_importance(pair("llama")[0], document())
-    for name in right:
-        torch.testing.assert_close(found[name], right[name], rtol=1e-6, atol=0)
