@@ -10,6 +10,7 @@ head-expanded: h * d_head + c over all *query* heads. `neuron_importance(..., me
 the largest of a neuron's copies (`sites.fold_heads`), because the released code selects a row as soon as one copy is selected.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
