@@ -273,7 +273,7 @@ def from_lingua(tokenizer: Any, languages: Sequence[str], *, vocab: int, certain
         ValueError: lingua does not know one of the languages.
     """
     try:
-        from lingua import IsoCode639_1, LanguageDetectorBuilder
+        from lingua import IsoCode639_1, LanguageDetectorBuilder  # pyright: ignore[reportMissingImports]  # extra
     except ImportError as error:
         raise ImportError("identify='lingua' needs the extra `lang`: pip install 'mwork-lens[lang]'") from error
     # lingua tells the two written standards of Norwegian apart; Bokmål stands for `no`
