@@ -1,8 +1,8 @@
 """The MWork study of the embedded model on more and longer documents than the demo takes.
 
-    python experiments/mwork/embedded.py [--out runs/embedded]          about ten minutes on two cores; --resume continues
+    python experiments/mwork/embedded.py [--out runs/embedded]          about seven minutes on two cores; --resume continues
 
-64 documents per language for detection, 32 for lens and scores, whole; 10 random draws; seed 0. Writes results/embedded.json (findings, summary,
+48 documents per language for detection, 24 for lens and scores, whole; 10 random draws; seed 0. Writes results/embedded.json (findings, summary,
 provenance); the folder given by --out holds everything else, the report included.
 """
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    corpora = mw.load_corpora(limit=96)
+    corpora = mw.load_corpora(limit=72)
     result = mw.study(mw.load_model(), corpora, out=arguments.out, resume=arguments.resume, say=print)
     record = {
         "findings": result.findings,
