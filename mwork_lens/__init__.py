@@ -33,7 +33,9 @@ _HOME = {
     "capture": "capture",
     "Moments": "stats",
     "Importances": "stats",
-    "moments": "stats",
+    "DocumentMoments": "strata",
+    "moments": "collect",
+    "document_moments": "collect",
     "measure": "measure",
     "Measured": "measure",
     "DocumentsFailed": "measure",
@@ -51,13 +53,15 @@ _HOME = {
     "p_value": "detect.chance",
     "layer_counts": "analysis",
     "overlap": "analysis",
-    "Edit": "interventions",
+    "Edit": "edits",
     "zero": "interventions",
     "scale": "interventions",
     "set_to": "interventions",
+    "steer": "interventions",
+    "during": "edits",
     "patch": "interventions",
     "record": "interventions",
-    "applied": "interventions",
+    "applied": "edits",
     "deactivate": "interventions",
     "evaluate": "evaluate",
     "difference": "evaluate",
@@ -104,20 +108,23 @@ sys.modules[__name__].__class__ = _Vocabulary
 if TYPE_CHECKING:
     from .analysis import layer_counts, overlap
     from .capture import capture
+    from .collect import document_moments, moments
     from .corpora import Corpus, Tokens, batches, load_corpora
     from .detect.chance import matched_random, p_value
     from .detect.plnd import importances, neuron_importance, plnd, specific
     from .detect.released import released_importance
     from .doctor import doctor
+    from .edits import Edit, applied, during
     from .evaluate import difference, evaluate
     from .grid import Settings
-    from .interventions import Edit, applied, deactivate, patch, record, scale, set_to, zero
+    from .interventions import deactivate, patch, record, scale, set_to, steer, zero
     from .lenses import Reading, layer_languages, read, token_languages
     from .measure import DocumentsFailed, Measured, measure
     from .models import describe, fingerprint, load_model
     from .neurons import NeuronSet, jaccard
     from .sites import NEURON_SITES, SITES, Site
     from .stages import Stages
-    from .stats import Importances, Moments, moments
+    from .stats import Importances, Moments
     from .storage import Run, load, save
+    from .strata import DocumentMoments
     from .study import Study, study

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from .corpora import Tokens, context_length
-from .sites import HEAD_SITES, SITES, flatten_heads, n_layers, require_hook, width
+from .gates import activation as activation_of
+from .sites import FFN_SITES, HEAD_SITES, SITES, flatten_heads, n_layers, require_hook, width
+from .unwrapped import unwrapped
 
 OnLayer = Callable[[int, Mapping[str, Tensor]], None]
 
@@ -94,7 +96,13 @@ def forward(model: Any, tokens: Tokens) -> Tensor:
 
 
 def capture(
-    model: Any, tokens: Tokens | Tensor, sites: Iterable[str], on_layer: OnLayer, *, layers: Iterable[int] | None = None
+    model: Any,
+    tokens: Tokens | Tensor,
+    sites: Iterable[str],
+    on_layer: OnLayer,
+    *,
+    layers: Iterable[int] | None = None,
+    fused: bool = False,
 ) -> None:
     """Run one forward and hand each layer's activations to `on_layer`, in the order of the layers.
 
@@ -106,6 +114,8 @@ def capture(
             [batch pos head*d_head], `pattern` as [batch head pos pos], the others as [batch pos width]. What it does not
             copy is gone afterwards.
         layers: Layers to listen to, default all.
+        fused: Where only FFN sites are wanted and no edit is in force, run the model with fused attention and without its unembedding
+            (unwrapped.py): faster, and different in the last bits.
 
     Raises:
         ValueError: The tokens do not fit the model (`as_tokens`); no site or layer is given; a site, layer or hook point does not
@@ -124,8 +134,9 @@ def capture(
     expected = {
         site: {layer: width(model, site, layer) for layer in chosen}
         for site in wanted
-        if site in (*HEAD_SITES, "ffn", "ffn_gate")
+        if site in (*HEAD_SITES, *FFN_SITES)
     }
+    acts = {layer: activation_of(model, layer) for layer in chosen if "ffn_act" in wanted}
     arrived: dict[int, dict[str, Tensor]] = {}
     finished: set[int] = set()
 
@@ -136,6 +147,8 @@ def capture(
                 f"site {site!r} of layer {layer} delivers width {activation.shape[-1]}, its weights have {expected[site][layer]}: "
                 "this architecture is not read correctly; please report it"
             )
+        if site == "ffn_act":
+            activation = acts[layer](activation)
         _require_finite(activation, site, layer, tokens)
         here = arrived.setdefault(layer, {})
         here[site] = activation
@@ -143,9 +156,13 @@ def capture(
             on_layer(layer, arrived.pop(layer))
             finished.add(layer)
 
-    hooks = [(name, partial(listen, site=site, layer=layer)) for (site, layer), name in names.items()]
-    with model.hooks(fwd_hooks=hooks):
-        forward(model, tokens)
+    plain = unwrapped(model, tokens, wanted) if fused and set(wanted) <= {*FFN_SITES, "ffn_up"} else None
+    if plain is not None:
+        plain.run(tokens, wanted, chosen, lambda layer, site, x: listen(x, None, site=site, layer=layer))
+    else:
+        hooks = [(name, partial(listen, site=site, layer=layer)) for (site, layer), name in names.items()]
+        with model.hooks(fwd_hooks=hooks):
+            forward(model, tokens)
     for layer in chosen:
         if layer not in finished:
             silent = [site for site in wanted if site not in arrived.get(layer, {})]

@@ -1,19 +1,12 @@
-"""Change what a model computes, for the length of a `with`.
+"""The changes: zero, scale, set_to, steer, patch.
 
-An `Edit` is data: a mapping from (site, layer) to a function of the activation there. `applied(model, *edits)` puts edits on the model's hook
-points and takes them off again; the weights are never touched, so the model is bit-identical afterwards. Edits nest (a later one sees what an
-earlier one made of the activation), work under `generate`, and refuse to do nothing: an edit that never fired raises on leaving.
+Each makes an `Edit` (edits.py), which `applied` puts on a model for the length of a `with`:
 
     with deactivate(model, neurons):          = applied(model, zero(neurons))
         model(tokens)
-
-Activations arrive as [batch pos width] at the neuron sites and the residual stream. During generation with a cache, pos is the prompt first and
-then 1: an edit must broadcast over positions, unless it is meant for the prompt only.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,45 +15,9 @@ from torch import Tensor
 
 from .capture import capture
 from .corpora import Tokens
-from .models import fingerprint
+from .edits import Change, Edit, applied
 from .neurons import NeuronSet
-from .sites import Site, delegates_attention, flatten_heads, like_hook, n_layers, require_hook, require_sites, width
-
-Change = Callable[[Tensor], Tensor]
-
-
-class Edit(Mapping[tuple[Site, int], Change]):
-    """What to do to the activation at each (site, layer).
-
-    Args:
-        changes: Functions of a [batch pos width] activation that return one of the same shape.
-        name: Shown in errors.
-        model: Fingerprint of the model the edit is meant for; None means any.
-        widths: Units expected at each site, checked against the model when applied.
-    """
-
-    def __init__(
-        self,
-        changes: Mapping[tuple[Site, int], Change],
-        *,
-        name: str = "edit",
-        model: str | None = None,
-        shapes: Mapping[Site, tuple[int, int]] | None = None,
-    ) -> None:
-        self._changes = dict(changes)
-        self.name, self.model, self.shapes = name, model, dict(shapes or {})
-
-    def __getitem__(self, place: tuple[Site, int]) -> Change:
-        return self._changes[place]
-
-    def __iter__(self) -> Iterator[tuple[Site, int]]:
-        return iter(self._changes)
-
-    def __len__(self) -> int:
-        return len(self._changes)
-
-    def __repr__(self) -> str:
-        return f"Edit({self.name} at {', '.join(f'{site}[{layer}]' for site, layer in self) or 'nowhere'})"
+from .sites import SITES, Site, require_sites
 
 
 def _on_units(neurons: NeuronSet, name: str, make: Callable[[Site, int, Tensor], Change]) -> Edit:
@@ -125,6 +82,52 @@ def set_to(neurons: NeuronSet, values: float | Mapping[Site, Float[Tensor, "laye
         return lambda x: torch.where(mask.to(x.device), value.to(x.device, x.dtype), x)
 
     return _on_units(neurons, "set_to", make)
+
+
+def steer(
+    direction: Float[Tensor, " width"] | Float[Tensor, "layer width"],
+    site: Site,
+    layers: Iterable[int] | None = None,
+    *,
+    by: float = 1.0,
+    model: str | None = None,
+) -> Edit:
+    """Add a direction to the activations at a site, at every position: x + by * direction.
+
+    Args:
+        direction: One for all layers, or one per layer of the model.
+        site: Where, such as `resid_post` or `ffn_act`.
+        layers: In which layers; default those of `direction` that are not zero. Required with a single direction.
+        by: Strength.
+        model: Fingerprint of the model it was measured on; None means any.
+
+    Raises:
+        ValueError: The direction is zero, not finite, or has no such layer; a single direction without layers.
+    """
+    require_sites([site], [name for name in SITES if name != "pattern"])
+    if not bool(torch.isfinite(direction).all()) or not torch.isfinite(torch.tensor(by)):
+        raise ValueError(
+            "steer: the direction or its strength is NaN or infinite; measure it on tokens the model can read"
+        )
+    if direction.ndim == 1:
+        if layers is None:
+            raise ValueError("steer: one direction for every layer needs layers=..., such as layers=[3]")
+        chosen = dict.fromkeys(layers, direction)
+    else:
+        rows = [i for i in range(len(direction)) if bool(direction[i].any())] if layers is None else list(layers)
+        if outside := [i for i in rows if not 0 <= i < len(direction)]:
+            raise ValueError(
+                f"steer: layer {outside[0]} does not exist, the direction has layers 0..{len(direction) - 1}"
+            )
+        chosen = {i: direction[i] for i in rows}
+    if not by or not any(bool(row.any()) for row in chosen.values()):
+        raise ValueError("steer: the direction is zero in these layers, so the edit would do nothing")
+
+    def make(row: Tensor) -> Change:
+        return lambda x: x + by * row.to(x.device, x.dtype)
+
+    shapes: dict[Site, tuple[int, int]] = {site: (len(direction), direction.shape[1])} if direction.ndim == 2 else {}
+    return Edit({(site, i): make(row) for i, row in chosen.items()}, name="steer", model=model, shapes=shapes)
 
 
 def patch(source: Mapping[tuple[Site, int], Float[Tensor, "batch pos width"]], where: NeuronSet | None = None) -> Edit:
@@ -195,79 +198,6 @@ def record(
 
     capture(model, tokens, chosen, on_layer, layers=layers)
     return kept
-
-
-@contextmanager
-def applied(model: Any, *edits: Edit) -> Iterator[Any]:
-    """Run the model with edits in place.
-
-    Yields:
-        The model.
-
-    Raises:
-        ValueError: No edit, an edit of another model, a missing hook point, or a change that returns another shape.
-        NotImplementedError: `pattern` where the block runs Hugging Face's own attention, which ignores writes to it.
-        RuntimeError: On leaving: an edit never fired, so nothing was changed.
-    """
-    if not edits or not any(len(edit) for edit in edits):
-        raise ValueError("applied() without an edit would do nothing: pass zero(neurons) or another edit")
-    fired: dict[tuple[int, Site, int], int] = {}
-    hooks = []
-    for number, edit in enumerate(edits):
-        _require_fit(model, edit)
-        for (site, layer), change in edit.items():
-            name = require_hook(model, site, layer)
-            fired[number, site, layer] = 0
-            hooks.append((name, partial(_change, change=change, site=site, layer=layer, number=number, fired=fired)))
-    with model.hooks(fwd_hooks=hooks):
-        yield model
-    silent = [f"{site}[{layer}] of {edits[number].name}" for (number, site, layer), count in fired.items() if not count]
-    if silent:
-        raise RuntimeError(
-            f"these edits never fired: {', '.join(silent)} - the model was not run inside the with, or not through these layers"
-        )
-
-
-def _change(
-    activation: Tensor,
-    hook: Any,
-    *,
-    change: Change,
-    site: Site,
-    layer: int,
-    number: int,
-    fired: dict[tuple[int, Site, int], int],
-) -> Tensor:
-    flat = flatten_heads(site, activation)
-    new = change(flat)
-    if new.shape != flat.shape:
-        raise ValueError(
-            f"the edit at {site!r} of layer {layer} returned {list(new.shape)} for an activation of {list(flat.shape)}"
-        )
-    fired[number, site, layer] += 1
-    return like_hook(site, new, activation)
-
-
-def _require_fit(model: Any, edit: Edit) -> None:
-    if edit.model is not None and edit.model != fingerprint(model):
-        raise ValueError(
-            f"{edit!r} was made for another model ({edit.model}): detect the neurons on this model ({fingerprint(model)})"
-        )
-    layers = n_layers(model)
-    for site, layer in edit:
-        require_sites([site])
-        if not 0 <= layer < layers:
-            raise ValueError(f"the edit names layer {layer}, this model has layers 0..{layers - 1}")
-        if site == "pattern" and delegates_attention(model, layer):
-            raise NotImplementedError(
-                "this model runs Hugging Face's own attention, which ignores a changed pattern: edit z instead"
-            )
-        expected = edit.shapes.get(site)
-        if expected is not None and expected != (layers, width(model, site, layer)):
-            raise ValueError(
-                f"the neurons of site {site!r} are [layer, width] {list(expected)}, this model has "
-                f"{[layers, width(model, site, layer)]} - detected on another model?"
-            )
 
 
 def deactivate(model: Any, neurons: NeuronSet) -> Any:

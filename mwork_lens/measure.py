@@ -21,7 +21,7 @@ from .storage import Run, content_hash, load, load_run, remove_leftovers, save, 
 
 S = TypeVar("S")
 
-CODE = "1"
+CODE = "2"
 """Raised when a change of the code changes what a shard holds."""
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .sites import SITES, Site, require_sites
+from .sites import FFN_SITES, SITES, Site, require_sites
 
 
 class Neuron(NamedTuple):
@@ -114,6 +114,20 @@ class NeuronSet:
             {s: m & chosen[:, None] if s in keep else torch.zeros_like(m) for s, m in self.masks.items()},
             model=self.model,
         )
+
+    def at(self, site: Site) -> "NeuronSet":
+        """The FFN units of the set, looked at from another FFN site: `neurons.at("ffn_act")` for an edit of act(gate).
+
+        Raises:
+            ValueError: `site` is not one of the FFN sites, or the set speaks of other sites, or of FFN units twice.
+        """
+        require_sites([site], FFN_SITES)
+        mine = [name for name, mask in self.masks.items() if bool(mask.any()) or name in FFN_SITES]
+        if len(mine) != 1 or mine[0] not in FFN_SITES:
+            raise ValueError(
+                f"at({site!r}) moves FFN units; this set has {', '.join(self.masks) or 'no sites'}: take .only(sites=['ffn']) of it first"
+            )
+        return NeuronSet({site: self.masks[mine[0]]}, model=self.model)
 
     def _with(self, other: "NeuronSet", combine: Any) -> "NeuronSet":
         if not isinstance(other, NeuronSet):

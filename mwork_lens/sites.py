@@ -8,6 +8,7 @@ A *neuron* is one unit of a linear map inside a block (Zhao et al. 2024, section
     z           an input of W_O (one row of W_O [head d_head, d_model])   n_heads * d_head
     ffn         an input of W_down = column of W_up = column of W_gate    d_mlp
     ffn_gate    the same unit before its activation function      d_mlp
+    ffn_act     the same unit behind its activation function, before it multiplies the output of W_up; `ffn` where there is no gate      d_mlp
 
 and three kinds of places that hold no neurons but can be captured and edited: the residual stream
 (`resid_pre`, `resid_mid`, `resid_post`, width d_model) and the attention `pattern`.
@@ -25,12 +26,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-Site = Literal["q", "k", "v", "z", "ffn", "ffn_gate", "resid_pre", "resid_mid", "resid_post", "pattern"]
+Site = Literal["q", "k", "v", "z", "ffn", "ffn_gate", "ffn_act", "resid_pre", "resid_mid", "resid_post", "pattern"]
 
 SITES: tuple[Site, ...] = get_args(Site)
 NEURON_SITES: tuple[Site, ...] = ("q", "k", "v", "z", "ffn")
 ATTENTION_SITES: tuple[Site, ...] = ("q", "k", "v", "z")
-FFN_SITES: tuple[Site, ...] = ("ffn", "ffn_gate")
+FFN_SITES: tuple[Site, ...] = ("ffn", "ffn_gate", "ffn_act")
+"""The three places at which an FFN neuron can be looked at; a set of FFN neurons lives on `ffn`."""
 HEAD_SITES: tuple[Site, ...] = ("q", "k", "v", "z")
 
 _HOOK: dict[str, str] = {
@@ -41,6 +43,7 @@ _HOOK: dict[str, str] = {
     "pattern": "attn.hook_pattern",
     "ffn": "mlp.hook_post",
     "ffn_gate": "mlp.hook_pre",
+    "ffn_act": "mlp.hook_pre",  # no hook point of its own: computed from this one (gates.py)
     "resid_pre": "hook_resid_pre",
     "resid_mid": "hook_resid_mid",
     "resid_post": "hook_resid_post",
@@ -84,6 +87,11 @@ def require_sites(sites: Iterable[str], known: Iterable[str] = SITES) -> tuple[S
     return asked  # type: ignore[return-value]  # narrowed by the check above
 
 
+def unit_site(site: Site) -> Site:
+    """The site a neuron set names a unit by: `ffn` for the three FFN sites, otherwise the site itself."""
+    return "ffn" if site in FFN_SITES else site
+
+
 def n_layers(model: Any) -> int:
     """Number of transformer blocks."""
     return len(blocks(model))
@@ -125,7 +133,7 @@ def require_hook(model: Any, site: str, layer: int) -> str:
         raise ValueError(f"unknown site {site!r}: choose from {', '.join(_HOOK)}")
     if not 0 <= layer < n_layers(model):
         raise ValueError(f"layer {layer} does not exist: this model has layers 0..{n_layers(model) - 1}")
-    if site in ("ffn", "ffn_gate", "ffn_up", "ffn_out") and is_mixture_of_experts(model, layer):
+    if site in (*FFN_SITES, "ffn_up", "ffn_out") and is_mixture_of_experts(model, layer):
         raise NotImplementedError(
             f"layer {layer} is a mixture of experts: its {site!r} site has no hook point that carries neurons "
             "(mlp.hook_post is the block's output there). Use the attention sites q, k, v, z of this model"

@@ -3,22 +3,21 @@
 A statistic turns a batch of tokens into a value that adds: `stat(model, a) + stat(model, b)` says of both what `stat` says of each, so
 shards, languages, machines and restarts need no special code. Counts are int64 and exact; float64 sums are exact to about 1e-12.
 
-    Moments       per site: tokens, how often positive, sum, sum of squares         LAPE, LAP, LAVE, ...
-    Importances   per site: documents, smallest, sum, how often among the top       PLND
+    Moments           per site: tokens, how often positive, sum, sum of squares, sum of the positive part    LAPE, LAP, LAVE
+    DocumentMoments   per site and document: tokens, how often positive, sum (strata.py)                     bootstrap, AP
+    Importances       per site: documents, smallest, sum, how often among the top                            PLND
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .capture import as_tokens, capture
 from .corpora import Tokens
-from .models import fingerprint
-from .sites import ATTENTION_SITES, SITES, Site, require_sites
+from .sites import ATTENTION_SITES, SITES, Site
 
 
 @runtime_checkable
@@ -58,29 +57,38 @@ class Statistic(Protocol[S_co]):
         ...
 
 
-def _add(mine: Mapping[Site, Tensor], yours: Mapping[Site, Tensor], combine: Any = torch.add) -> dict[Site, Tensor]:
+_MOMENTS = ("positive", "total", "square", "rectified")
+
+
+def add_sites(
+    mine: Mapping[Site, Tensor], yours: Mapping[Site, Tensor], combine: Any = torch.add
+) -> dict[Site, Tensor]:
+    """Site by site; refuses other sites and other layers or widths."""
     if mine.keys() != yours.keys():
         raise ValueError(f"statistics of different sites do not add: {sorted(mine)} and {sorted(yours)}")
     for site in mine:
-        if mine[site].shape != yours[site].shape:
+        if mine[site].shape[-2:] != yours[site].shape[-2:]:
             raise ValueError(
-                f"statistics differ in site {site!r}: [layer, width] {list(mine[site].shape)} vs {list(yours[site].shape)} - "
+                f"statistics differ in site {site!r}: [layer, width] {list(mine[site].shape[-2:])} vs {list(yours[site].shape[-2:])} - "
                 "collected on another model?"
             )
     return {site: combine(mine[site], yours[site]) for site in mine}
 
 
-def _same_model(mine: str | None, yours: str | None) -> str | None:
+def same_model(mine: str | None, yours: str | None) -> str | None:
+    """The fingerprint of both; refuses two that differ."""
     if mine and yours and mine != yours:
         raise ValueError(f"statistics of different models do not add: {mine} and {yours}")
     return mine or yours
 
 
-def _pack(**groups: Mapping[Site, Tensor]) -> dict[str, Tensor]:
+def pack_sites(**groups: Mapping[Site, Tensor]) -> dict[str, Tensor]:
+    """Tensors by `group.site`, as they are written."""
     return {f"{group}.{site}": tensor for group, by_site in groups.items() for site, tensor in by_site.items()}
 
 
-def _unpack(tensors: Mapping[str, Tensor], group: str) -> dict[Site, Tensor]:
+def unpack_sites(tensors: Mapping[str, Tensor], group: str) -> dict[Site, Tensor]:
+    """The inverse of `pack_sites` for one group."""
     return {site: tensors[f"{group}.{site}"] for site in SITES if f"{group}.{site}" in tensors}
 
 
@@ -96,17 +104,33 @@ class Moments:
     """Sum, float64."""
     square: Mapping[Site, Float[Tensor, "layer width"]]
     """Sum of squares, float64."""
+    rectified: Mapping[Site, Float[Tensor, "layer width"]]
+    """Sum of the positive part max(a, 0), float64."""
     model: str | None = field(default=None, kw_only=True)
     """Fingerprint of the model measured; None means unknown."""
 
     def __add__(self, other: "Moments") -> "Moments":
+        if not isinstance(other, Moments):
+            return NotImplemented
         return Moments(
             self.n + other.n,
-            _add(self.positive, other.positive),
-            _add(self.total, other.total),
-            _add(self.square, other.square),
-            model=_same_model(self.model, other.model),
+            *(add_sites(getattr(self, name), getattr(other, name)) for name in _MOMENTS),
+            model=same_model(self.model, other.model),
         )
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Sites measured."""
+        return tuple(self.positive)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens counted."""
+        return int(self.n)
+
+    def counts(self, site: Site) -> Int[Tensor, "layer width"]:
+        """Tokens on which each unit is above zero."""
+        return self.positive[site]
 
     def probability(self, site: Site) -> Float[Tensor, "layer width"]:
         """Share of tokens on which each unit is above zero."""
@@ -116,69 +140,18 @@ class Moments:
         """Mean activation of each unit."""
         return self.total[site] / self.n
 
+    def firing_mean(self, site: Site) -> Float[Tensor, "layer width"]:
+        """Mean activation over the tokens on which the unit is above zero; 0 for a unit that never is."""
+        return self.rectified[site] / self.positive[site].clamp_min(1)
+
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` writes."""
-        return {"n": self.n, **_pack(positive=self.positive, total=self.total, square=self.square)}, {
-            "model": self.model
-        }
+        return {"n": self.n, **pack_sites(**{name: getattr(self, name) for name in _MOMENTS})}, {"model": self.model}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "Moments":
         """The inverse of `to_tensors`."""
-        return cls(
-            tensors["n"],
-            *(_unpack(tensors, group) for group in ("positive", "total", "square")),
-            model=facts.get("model"),
-        )
-
-
-@dataclass(frozen=True)
-class moments:  # reads as a verb: measure(model, corpora, moments("ffn"))
-    """The statistic that collects `Moments` of the given sites.
-
-    Raises:
-        ValueError: A site is unknown or has no width (`pattern`); `size` or `length` is not positive.
-    """
-
-    sites: tuple[Site, ...]
-    size: int = 16
-    length: int | None = None
-    name: ClassVar[str] = "moments"
-
-    def __init__(self, *sites: str, size: int = 16, length: int | None = None) -> None:
-        chosen = require_sites(sites or ("ffn",), [site for site in SITES if site != "pattern"])
-        for name, value in (("size", size), ("length", length)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        for name, value in (("sites", chosen), ("size", size), ("length", length)):
-            object.__setattr__(self, name, value)
-
-    def parameters(self) -> dict[str, Any]:
-        """What decides the result. Batch size counts: it changes activations in the last bits, and so counts near zero."""
-        return {"statistic": self.name, "sites": self.sites, "size": self.size, "length": self.length}
-
-    def __call__(self, model: Any, tokens: Tokens | Tensor) -> Moments:
-        """Collect one batch.
-
-        Raises:
-            ValueError: The batch keeps no token.
-        """
-        tokens = as_tokens(tokens, model)
-        n = int(tokens.keep.sum())
-        if not n:
-            raise ValueError("this batch keeps no token: every position is padding or BOS")
-        rows: dict[Site, list[tuple[Tensor, Tensor, Tensor]]] = {site: [] for site in self.sites}
-
-        def on_layer(layer: int, activations: Mapping[str, Tensor]) -> None:
-            for site in self.sites:
-                kept = activations[site][tokens.keep.to(activations[site].device)].double()
-                rows[site].append(((kept > 0).sum(0).cpu(), kept.sum(0).cpu(), kept.square().sum(0).cpu()))
-
-        capture(model, tokens, self.sites, on_layer)
-        sums: list[dict[Site, Tensor]] = [
-            {site: torch.stack([row[i] for row in rows[site]]) for site in self.sites} for i in range(3)
-        ]
-        return Moments(torch.tensor(n), *sums, model=fingerprint(model))
+        return cls(tensors["n"], *(unpack_sites(tensors, name) for name in _MOMENTS), model=facts.get("model"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,10 +172,10 @@ class Importances:
     def __add__(self, other: "Importances") -> "Importances":
         return Importances(
             self.documents + other.documents,
-            _add(self.minimum, other.minimum, torch.minimum),
-            _add(self.total, other.total),
-            _add(self.hits, other.hits),
-            model=_same_model(self.model, other.model),
+            add_sites(self.minimum, other.minimum, torch.minimum),
+            add_sites(self.total, other.total),
+            add_sites(self.hits, other.hits),
+            model=same_model(self.model, other.model),
         )
 
     @classmethod
@@ -227,7 +200,7 @@ class Importances:
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` writes."""
-        return {"documents": self.documents, **_pack(minimum=self.minimum, total=self.total, hits=self.hits)}, {
+        return {"documents": self.documents, **pack_sites(minimum=self.minimum, total=self.total, hits=self.hits)}, {
             "model": self.model
         }
 
@@ -236,7 +209,7 @@ class Importances:
         """The inverse of `to_tensors`."""
         return cls(
             tensors["documents"],
-            *(_unpack(tensors, group) for group in ("minimum", "total", "hits")),
+            *(unpack_sites(tensors, group) for group in ("minimum", "total", "hits")),
             model=facts.get("model"),
         )
 

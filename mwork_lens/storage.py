@@ -28,6 +28,7 @@ _FORMAT = "mwork_lens/1"
 _KINDS = {
     "NeuronSet": "mwork_lens.neurons",
     "Moments": "mwork_lens.stats",
+    "DocumentMoments": "mwork_lens.strata",
     "Importances": "mwork_lens.stats",
     "Stages": "mwork_lens.stages",
     "Reading": "mwork_lens.lenses",
@@ -157,7 +158,7 @@ def save(value: Any, path: str | Path, run: Run) -> Path:
     """Save a value, a mapping of names to values of one kind, or a table, with its `Run`.
 
     Args:
-        value: NeuronSet, Moments, Importances, Stages, Reading; a mapping of names to one of these; or a DataFrame.
+        value: NeuronSet, Moments, DocumentMoments, Importances, Stages, Reading; a mapping of names to one of these; or a DataFrame.
         path: `.safetensors` for values, `.parquet` for tables.
         run: What made it.
 

@@ -11,8 +11,9 @@ from conftest import pair
 from tokenizers import processors
 
 from mwork_lens.corpora import Corpus, Tokens, batches
+from mwork_lens.edits import Edit, applied
 from mwork_lens.evaluate import DIFFERENCES, SCORES, difference, document_nll, evaluate, resample
-from mwork_lens.interventions import Edit, applied, deactivate
+from mwork_lens.interventions import deactivate
 from mwork_lens.models import load_model
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.sites import shape_of

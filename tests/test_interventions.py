@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mwork_lens.corpora import Tokens
-from mwork_lens.interventions import Edit, applied, deactivate, patch, record, scale, set_to, zero
+from mwork_lens.edits import Edit, applied
+from mwork_lens.interventions import deactivate, patch, record, scale, set_to, zero
 from mwork_lens.models import fingerprint
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.sites import NEURON_SITES, shape_of

@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import pair
 
+from mwork_lens.collect import moments
 from mwork_lens.corpora import Corpus
 from mwork_lens.measure import DocumentsFailed, Measured, claim_folder, measure
 from mwork_lens.models import load_model
 from mwork_lens.neurons import NeuronSet
-from mwork_lens.stats import Moments, moments
+from mwork_lens.stats import Moments
 from mwork_lens.storage import Run, load, load_run, save
 
 

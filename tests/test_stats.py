@@ -10,9 +10,10 @@ from conftest import pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mwork_lens.collect import moments
 from mwork_lens.corpora import Tokens, pad
 from mwork_lens.sites import NEURON_SITES, hook_name
-from mwork_lens.stats import Importances, moments, shares, top_count
+from mwork_lens.stats import Importances, shares, top_count
 from mwork_lens.storage import Run, load, save
 
 SITES = ("k", "ffn", "resid_post")

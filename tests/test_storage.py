@@ -29,7 +29,7 @@ from mwork_lens.storage import (
 NEURONS = NeuronSet.of([("ffn", 0, 1), ("ffn", 1, 2)], {"ffn": (2, 3)})
 MOMENTS = Moments(
     torch.tensor(4),
-    *({"ffn": torch.full((2, 3), 2, dtype=kind)} for kind in (torch.int64, torch.float64, torch.float64)),
+    *({"ffn": torch.full((2, 3), 2, dtype=kind)} for kind in (torch.int64, *3 * (torch.float64,))),
 )
 RUN = Run("plnd", {"top": 0.01, "sites": ("ffn",)}, {"name": "m"}, {"de": {"documents": 3}}, seed=7)
 
@@ -196,7 +196,7 @@ def test_endings_and_kinds_are_checked(tmp_path):
         save(pd.DataFrame(), tmp_path / "x.csv", RUN)
     with pytest.raises(ValueError, match=r"values of one kind, got \['Moments', 'NeuronSet'\]"):
         save({"a": NEURONS, "b": MOMENTS}, tmp_path / "x.safetensors", RUN)
-    with pytest.raises(TypeError, match="no file format for list: save takes NeuronSet, Moments, Importances"):
+    with pytest.raises(TypeError, match="no file format for list: save takes NeuronSet, Moments, DocumentMoments"):
         save([1], tmp_path / "x.safetensors", RUN)
     with pytest.raises(ValueError, match=r"the name 'a\|b' contains '\|'"):
         save({"a|b": NEURONS}, tmp_path / "x.safetensors", RUN)

@@ -133,7 +133,7 @@ def test_moments_say_how_often():
     positive = {site: torch.randint(0, 100, shape, generator=seeded(3)) for site, shape in SHAPES.items()}
     zeros = {site: torch.zeros(shape, dtype=torch.float64) for site, shape in SHAPES.items()}
     target = NeuronSet.of(UNITS[::2], SHAPES)
-    like = Moments(torch.tensor(100), positive, zeros, dict(zeros))
+    like = Moments(torch.tensor(100), positive, zeros, dict(zeros), dict(zeros))
     drawn = matched_random(target, like=like, generator=seeded(0))
     assert drawn == matched_random(target, like={s: p.double() for s, p in positive.items()}, generator=seeded(0))
     assert histogram(drawn, positive) == histogram(target, positive)
