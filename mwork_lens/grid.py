@@ -16,7 +16,6 @@ Documents are resampled by their id, jointly for all languages and conditions, s
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from .interventions import deactivate
 from .neurons import NeuronSet
 from .sites import ATTENTION_SITES, NEURON_SITES, Site, require_sites
 from .stages import STAGES, Stages
-from .storage import Run, content_hash, load, load_run, save
+from .storage import Run, content_hash, reuse, save
 
 ENGLISH = "en"
 STRUCTURES: dict[str, tuple[Site, ...]] = {"attention": ATTENTION_SITES, "ffn": ("ffn",), "both": NEURON_SITES}
@@ -142,7 +141,7 @@ def deactivation_scores(
             parameters = None if run is None else run.to_json()["parameters"]
             key = content_hash([list(map(list, own[x])) for x in (language, other)], sizes, parameters)
             path = None if folder is None else folder / "scores" / f"{language}-{key[:12]}.parquet"
-            if (kept := _kept(path, key)) is not None:
+            if (kept := reuse(path, key, "scoring this language again")) is not None:
                 tables.append(kept)
                 bar.update(conditions)
                 continue
@@ -164,19 +163,6 @@ def deactivation_scores(
             if path is not None:
                 save(tables[-1], path, replace(run or Run("deactivation"), parameters={"key": key}))
     return pd.concat(tables, ignore_index=True)
-
-
-def _kept(path: Path | None, key: str) -> pd.DataFrame | None:
-    """The finished language at `path`, or None, with a warning if it cannot be used."""
-    if path is None or not path.exists():
-        return None
-    try:
-        if load_run(path).get("parameters", {}).get("key") != key:
-            raise ValueError(f"{path} belongs to another run")
-        return load(path)
-    except (ValueError, OSError) as error:  # pyarrow's own error for a damaged file is a ValueError
-        warnings.warn(f"{error} - scoring this language again", stacklevel=3)
-        return None
 
 
 def _conditions(

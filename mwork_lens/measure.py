@@ -6,7 +6,6 @@ the sums are bit-identical to those of an uninterrupted run, because shards are 
 and reported.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -17,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from .corpora import Corpus, encode, pad, token_limit, warn_truncated
 from .models import describe, fingerprint
 from .stats import Statistic
-from .storage import Run, content_hash, load, load_run, remove_leftovers, save, write_json
+from .storage import Run, content_hash, remove_leftovers, reuse, save, write_json
 
 S = TypeVar("S")
 
@@ -123,7 +122,7 @@ def measure(
                 bar.set_postfix_str(language)
                 key = content_hash(basis, part.fingerprint)
                 path = folder / f"{language}-{index:04d}-{key[:12]}.safetensors" if folder else None
-                found = _reuse(path, key) if path is not None and resume else None
+                found = reuse(path if resume else None, key, "computing this shard again")
                 if found is None:
                     total, failed = _collect(model, part, statistic)
                     failures.setdefault(language, {}).update(failed)
@@ -193,19 +192,6 @@ def _encode(part: Corpus, model: Any, length: int | None) -> tuple[dict[str, lis
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _reuse(path: Path, key: str) -> Any:
-    """The shard at `path`, or None with a warning if it cannot be used."""
-    if not path.exists():
-        return None
-    try:
-        if load_run(path).get("parameters", {}).get("key") != key:
-            raise ValueError(f"{path} belongs to another run")
-        return load(path)
-    except ValueError as error:
-        warnings.warn(f"{error} - computing this shard again", stacklevel=3)
-        return None
 
 
 def _prepare(folder: Path, identity: Mapping[str, Any], resume: bool) -> Path:

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -234,6 +235,25 @@ def load_run(path: str | Path) -> dict[str, Any]:
         _require_file(path)
         return json.loads((pq.read_schema(path).metadata or {}).get(b"mwork_lens", b"{}"))
     return _read(path)[0]["run"]
+
+
+def reuse(path: Path | None, key: str, again: str) -> Any:
+    """What a finished part of a run left at `path` under this `key`, or None; a file that cannot be used is warned about, and made again.
+
+    Args:
+        path: Where the part would be; None if nothing is kept.
+        key: Hash of everything that decides it, stored as the parameter `key` of its `Run`.
+        again: What happens then, such as `scoring this condition again`.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        if load_run(path).get("parameters", {}).get("key") != key:
+            raise ValueError(f"{path} belongs to another run")
+        return load(path)
+    except (ValueError, OSError) as error:  # pyarrow's own error for a damaged file is a ValueError
+        warnings.warn(f"{error} - {again}", stacklevel=3)
+        return None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
