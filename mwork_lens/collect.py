@@ -110,6 +110,7 @@ class document_moments:
             raise ValueError(f"document {names[int(n.argmin())]!r} keeps no token: every position is padding or BOS")
         counts: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
         totals: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
+        pooled: dict[Site, list[tuple[Tensor, ...]]] = {site: [] for site in self.sites}
 
         def on_layer(layer: int, activations: Mapping[str, Tensor]) -> None:
             for site in self.sites:
@@ -118,14 +119,20 @@ class document_moments:
                 ]
                 counts[site].append(torch.stack([positive.int() for positive, *_ in sums]))
                 totals[site].append(torch.stack([total.float() for _, total, *_ in sums]))
+                pooled[site].append(tuple(torch.stack(part).sum(0) for part in zip(*sums, strict=True)))
 
         capture(model, tokens, self.sites, on_layer, fused=True)
+        together: list[dict[Site, Tensor]] = [
+            {site: torch.stack([row[i] for row in rows]) for site, rows in pooled.items()} for i in range(4)
+        ]
+        stamp = fingerprint(model)
         return DocumentMoments(
             names,
             n.long(),
             {site: torch.stack(layers, dim=1) for site, layers in counts.items()},
             {site: torch.stack(layers, dim=1) for site, layers in totals.items()},
-            model=fingerprint(model),
+            pooled=Moments(n.sum(), *together, model=stamp),
+            model=stamp,
         )
 
 

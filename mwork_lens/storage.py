@@ -33,6 +33,7 @@ _KINDS = {
     "Importances": "mwork_lens.stats",
     "Stages": "mwork_lens.stages",
     "Reading": "mwork_lens.lenses",
+    "Embeddings": "mwork_lens.geometry.embeddings",
 }
 
 
@@ -249,10 +250,10 @@ def reuse(path: Path | None, key: str, again: str) -> Any:
         return None
     try:
         if load_run(path).get("parameters", {}).get("key") != key:
-            raise ValueError(f"{path} belongs to another run")
+            raise ValueError("it belongs to another run")
         return load(path)
     except (ValueError, OSError) as error:  # pyarrow's own error for a damaged file is a ValueError
-        warnings.warn(f"{error} - {again}", stacklevel=3)
+        warnings.warn(f"{path} cannot be used ({error}): {again}", stacklevel=3)
         return None
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .sites import Site
-from .stats import add_sites, pack_sites, same_model, unpack_sites
+from .stats import Moments, add_sites, pack_sites, same_model, unpack_sites
 
 
 def _join(mine: Tensor, yours: Tensor) -> Tensor:
@@ -35,6 +35,8 @@ class DocumentMoments:
     """Tokens on which the unit is above zero, int32."""
     total: Mapping[Site, Float[Tensor, "doc layer width"]]
     """Sum of activations, float32 (summed in float64)."""
+    pooled: Moments | None = field(default=None, kw_only=True)
+    """The `Moments` of all documents together, squares and positive parts included; None where documents were taken out."""
     model: str | None = field(default=None, kw_only=True)
     """Fingerprint of the model measured; None means unknown."""
 
@@ -52,6 +54,7 @@ class DocumentMoments:
             torch.cat([self.n, other.n]),
             add_sites(self.positive, other.positive, _join),
             add_sites(self.total, other.total, _join),
+            pooled=None if self.pooled is None or other.pooled is None else self.pooled + other.pooled,
             model=same_model(self.model, other.model),
         )
 
@@ -80,6 +83,18 @@ class DocumentMoments:
         """Mean activation of each unit, over the tokens of all documents."""
         return self.total[site].sum(0, dtype=torch.double) / self.tokens
 
+    def moments(self) -> Moments:
+        """The sums over all documents, from the same forward.
+
+        Raises:
+            ValueError: Documents were taken out, and their squares and positive parts are not known one by one.
+        """
+        if self.pooled is None:
+            raise ValueError(
+                "these documents were taken out of a larger set, whose squares and positive parts are only known together"
+            )
+        return self.pooled
+
     def shares(self, site: Site) -> Float[Tensor, "doc layer width"]:
         """Share of each document's tokens on which each unit is above zero."""
         return self.positive[site].double() / self.n[:, None, None]
@@ -107,10 +122,15 @@ class DocumentMoments:
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` writes."""
         facts = {"model": self.model, "documents": list(self.documents)}
-        return {"n": self.n, **pack_sites(positive=self.positive, total=self.total)}, facts
+        together = (
+            {} if self.pooled is None else {f"pooled.{name}": x for name, x in self.pooled.to_tensors()[0].items()}
+        )
+        return {"n": self.n, **pack_sites(positive=self.positive, total=self.total), **together}, facts
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "DocumentMoments":
         """The inverse of `to_tensors`."""
         groups = (unpack_sites(tensors, group) for group in ("positive", "total"))
-        return cls(tuple(facts["documents"]), tensors["n"], *groups, model=facts.get("model"))
+        together = {name.removeprefix("pooled."): x for name, x in tensors.items() if name.startswith("pooled.")}
+        pooled = Moments.from_tensors(together, facts) if together else None
+        return cls(tuple(facts["documents"]), tensors["n"], *groups, pooled=pooled, model=facts.get("model"))

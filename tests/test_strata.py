@@ -34,6 +34,20 @@ def test_documents_add_up_to_the_pooled_moments(both):
         assert torch.allclose(by_document.mean(site), pooled.mean(site), atol=1e-6)
 
 
+def test_one_forward_gives_both(both):
+    together = both[0].moments()
+    assert together.n == both[1].n
+    for site in SITES:
+        assert torch.equal(together.positive[site], both[1].positive[site])
+        for name in ("total", "square", "rectified"):
+            assert torch.allclose(getattr(together, name)[site], getattr(both[1], name)[site], rtol=1e-9)
+    parts = [document_moments(*SITES)(pair("llama")[0], batch().row(i)) for i in range(3)]
+    again = (parts[0] + parts[1] + parts[2]).moments()
+    assert torch.allclose(again.square["k"], together.square["k"], rtol=1e-4)
+    with pytest.raises(ValueError, match="taken out of a larger set"):
+        both[0].take([0, 1]).moments()
+
+
 def test_each_document_is_a_naive_loop_over_its_tokens(both):
     model, tokens = pair("llama")[0], batch()
     with torch.no_grad():
@@ -106,5 +120,6 @@ def test_they_survive_the_disk(tmp_path, both):
     for site in SITES:
         assert torch.equal(back.positive[site], both[0].positive[site])
         assert torch.equal(back.total[site], both[0].total[site])
+        assert torch.equal(back.moments().square[site], both[0].moments().square[site])
     save(both[1], tmp_path / "y.safetensors", Run("moments"))
     assert torch.equal(load(tmp_path / "y.safetensors").rectified["k"], both[1].rectified["k"])
