@@ -10,8 +10,6 @@ from mwork_lens.capture import as_tokens
 from mwork_lens.collect import moments
 from mwork_lens.corpora import Corpus
 from mwork_lens.edits import Edit, applied
-from mwork_lens.generate import generate
-from mwork_lens.identify import as_identifier
 from mwork_lens.interventions import record
 from mwork_lens.measure import measure
 from mwork_lens.models import fingerprint
@@ -21,6 +19,8 @@ from mwork_lens.steering import responses as writing
 from mwork_lens.steering.responses import CONDITIONS, RESPONSES, Dose, openings, steering_responses
 from mwork_lens.steering.switch import quantile_values, require_effect, steering_values, switch
 from mwork_lens.steering.tables import STEERING, damage, steering_table
+from mwork_lens.writing.generate import generate
+from mwork_lens.writing.identify import as_identifier
 
 IDS = document(9)
 

@@ -28,17 +28,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..confusion import repetition, response_language
 from ..corpora import Corpus, encode
 from ..detect.chance import matched_random
 from ..edits import Edit, applied
-from ..generate import fluency, generate
-from ..identify import Identifier, require_identifiable
 from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..neurons import NeuronSet
 from ..stats import Moments
 from ..storage import Run, content_hash, reuse, save
+from ..writing.confusion import repetition, response_language
+from ..writing.generate import fluency, generate
+from ..writing.identify import Identifier, require_identifiable
 from .switch import SITE, own_units, steering_values, switch
 
 CONDITIONS = ("none", "off", "on", "both", "random")

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..confusion import wilson
 from ..corpora import Corpus
 from ..edits import applied
 from ..evaluate import RESAMPLES, prepare, resample
 from ..languages import UNKNOWN
 from ..neurons import NeuronSet
 from ..stats import Moments
+from ..writing.confusion import wilson
 from .responses import DOSE, RESPONSES, Dose, steering_cells
 
 STEERING = (
