@@ -2,11 +2,15 @@
 
     load_model  load_corpora  batches  capture  measure                     look at a model
     layer_languages  read                                                   which language each layer speaks
-    neuron_importance  importances  plnd  specific  moments                 which neurons a language needs
+    neuron_importance  importances  plnd  specific                          which neurons a language needs
+    moments  document_moments  lape  lap  lave  ap  pv  penalised           which neurons fire for it
     NeuronSet  matched_random  p_value  layer_counts  overlap  jaccard      sets, and chance
-    zero  scale  set_to  patch  record  applied  deactivate                 intervene
-    evaluate  difference  Stages  study                                     and see what breaks
-    save  load  Run  doctor
+    selection_frequency  sensitivity  agreement                             how firm a set is
+    zero  scale  set_to  steer  patch  record  during  applied  deactivate  intervene
+    switch  steering_values  generate                                       switch a language on, another off
+    evaluate  difference  perplexity_scores  perplexity_matrix              and see what breaks
+    embed  similarity  retrieval  dominance                                 where languages meet
+    Stages  study  doctor  save  load  Run
 
 Everything is imported on first use: `import mwork_lens` itself loads neither torch nor TransformerLens.
 """
@@ -49,10 +53,21 @@ _HOME = {
     "importances": "detect.plnd",
     "plnd": "detect.plnd",
     "specific": "detect.plnd",
+    "lape": "detect.lape",
+    "lap": "detect.lap",
+    "lave": "detect.lave",
+    "ap": "detect.ap",
+    "pv": "detect.pv",
+    "penalised": "detect.penalised",
+    "read_masks": "masks",
+    "write_masks": "masks",
     "matched_random": "detect.chance",
     "p_value": "detect.chance",
     "layer_counts": "analysis",
     "overlap": "analysis",
+    "selection_frequency": "robustness.stability",
+    "sensitivity": "robustness.sensitivity",
+    "agreement": "robustness.agreement",
     "Edit": "edits",
     "zero": "interventions",
     "scale": "interventions",
@@ -65,6 +80,24 @@ _HOME = {
     "deactivate": "interventions",
     "evaluate": "evaluate",
     "difference": "evaluate",
+    "perplexity_scores": "perplexity.scores",
+    "share_scores": "perplexity.scores",
+    "perplexity_matrix": "perplexity.tables",
+    "selectivity": "perplexity.tables",
+    "share_curve": "perplexity.tables",
+    "generate": "writing.generate",
+    "lingua_identifier": "writing.identify",
+    "language_accuracy": "writing.confusion",
+    "steering_values": "steering.switch",
+    "switch": "steering.switch",
+    "Dose": "steering.responses",
+    "steering_responses": "steering.responses",
+    "steering_table": "steering.tables",
+    "damage": "steering.tables",
+    "embed": "geometry.embeddings",
+    "similarity": "geometry.tables",
+    "retrieval": "geometry.tables",
+    "dominance": "geometry.tables",
     "Study": "study",
     "Settings": "grid",
     "study": "study",
@@ -110,21 +143,41 @@ if TYPE_CHECKING:
     from .capture import capture
     from .collect import document_moments, moments
     from .corpora import Corpus, Tokens, batches, load_corpora
+    from .detect.ap import ap
     from .detect.chance import matched_random, p_value
+    from .detect.lap import lap
+    from .detect.lape import lape
+    from .detect.lave import lave
+    from .detect.penalised import penalised
     from .detect.plnd import importances, neuron_importance, plnd, specific
+    from .detect.pv import pv
     from .detect.released import released_importance
     from .doctor import doctor
     from .edits import Edit, applied, during
     from .evaluate import difference, evaluate
+    from .geometry.embeddings import embed
+    from .geometry.tables import dominance, retrieval, similarity
     from .grid import Settings
     from .interventions import deactivate, patch, record, scale, set_to, steer, zero
     from .lenses import Reading, layer_languages, read, token_languages
+    from .masks import read_masks, write_masks
     from .measure import DocumentsFailed, Measured, measure
     from .models import describe, fingerprint, load_model
     from .neurons import NeuronSet, jaccard
+    from .perplexity.scores import perplexity_scores, share_scores
+    from .perplexity.tables import perplexity_matrix, selectivity, share_curve
+    from .robustness.agreement import agreement
+    from .robustness.sensitivity import sensitivity
+    from .robustness.stability import selection_frequency
     from .sites import NEURON_SITES, SITES, Site
     from .stages import Stages
     from .stats import Importances, Moments
+    from .steering.responses import Dose, steering_responses
+    from .steering.switch import steering_values, switch
+    from .steering.tables import damage, steering_table
     from .storage import Run, load, save
     from .strata import DocumentMoments
     from .study import Study, study
+    from .writing.confusion import language_accuracy
+    from .writing.generate import generate
+    from .writing.identify import lingua_identifier

@@ -190,7 +190,9 @@ def test_a_damaged_shard_is_told_and_computed_again(llama, texts, whole, tmp_pat
     run(llama, texts, out=tmp_path)
     damage(tmp_path / shards(tmp_path)[3])
     statistic = Counting()
-    with pytest.warns(UserWarning, match=rf"en-0000-.*\.safetensors cannot be used \(.*{why}.*\): computing this shard again"):
+    with pytest.warns(
+        UserWarning, match=rf"en-0000-.*\.safetensors cannot be used \(.*{why}.*\): computing this shard again"
+    ):
         found = run(llama, texts, statistic, out=tmp_path, resume=True)
     identical(found, whole)
     assert statistic.seen == ["en0", "en1", "en2", "en3"]
