@@ -5,10 +5,12 @@
     neuron_importance  importances  plnd  specific                          which neurons a language needs
     moments  document_moments  lape  lap  lave  ap  pv  penalised           which neurons fire for it
     NeuronSet  matched_random  p_value  layer_counts  overlap  jaccard      sets, and chance
-    selection_frequency  sensitivity  agreement                             how firm a set is
+    read_masks  write_masks  selection_frequency  sensitivity  agreement    how firm a set is
     zero  scale  set_to  steer  patch  record  during  applied  deactivate  intervene
-    switch  steering_values  generate                                       switch a language on, another off
-    evaluate  difference  perplexity_scores  perplexity_matrix              and see what breaks
+    switch  steering_values  steering_responses  steering_table  damage     switch a language on, another off
+    generate  lingua_identifier  language_accuracy                          and read what is written
+    evaluate  difference  perplexity_scores  perplexity_matrix  selectivity
+    share_scores  share_curve                                               and see what breaks
     embed  similarity  retrieval  dominance                                 where languages meet
     Stages  study  doctor  save  load  Run
 

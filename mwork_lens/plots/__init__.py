@@ -4,6 +4,10 @@
     layer_counts     language-specific neurons per layer, attention and FFN stacked
     overlap_heatmap  neurons that pairs of languages share
     deltas           what breaks when neurons are switched off, beside the range of the random controls
+    perplexity_heatmap  share_curves  selectivity_bars      whose neurons are off, and which language suffers
+    similarity_curves  retrieval_curves  dominance_curves   where languages meet
+    sensitivity_curves  agreement_heatmap  selection_frequency_histogram   how firm a set of neurons is
+    dose_curves  fluency_against_accuracy  damage_heatmap   what steering does, and what it costs
 
 Every figure is a plain `matplotlib.figure.Figure`: no pyplot, no global state, so figures can be made in threads and in notebooks alike
 (`axes[0].figure` shows itself there). Colours are those of Okabe and Ito (2008), told apart under every common colour blindness; a language
@@ -11,18 +15,31 @@ has the same colour in every figure of a study. What is not known (nan) is left 
 """
 
 from .effects import deltas
+from .geometry import dominance_curves, retrieval_curves, similarity_curves
 from .lens import lens_curves
+from .matrix import perplexity_heatmap, selectivity_bars, share_curves
 from .neurons import layer_counts, overlap_heatmap
 from .parts import require_columns
-from .style import language_colours, language_name, svg
+from .stability import agreement_heatmap, selection_frequency_histogram, sensitivity_curves
+from .style import language_colours, language_name, svg, write_svg
 
 __all__ = [
+    "agreement_heatmap",
     "deltas",
+    "dominance_curves",
     "language_colours",
     "language_name",
     "layer_counts",
     "lens_curves",
     "overlap_heatmap",
+    "perplexity_heatmap",
     "require_columns",
+    "retrieval_curves",
+    "selection_frequency_histogram",
+    "selectivity_bars",
+    "sensitivity_curves",
+    "share_curves",
+    "similarity_curves",
     "svg",
+    "write_svg",
 ]

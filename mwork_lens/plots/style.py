@@ -3,10 +3,11 @@
 import io
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..languages import LANGUAGES
-from ..storage import content_hash
+from ..storage import content_hash, write_text
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -125,3 +126,9 @@ def svg(figure: "matplotlib.figure.Figure") -> str:
         return named.replace("'DejaVu Sans', ", "")
 
     return re.sub(r"<[^>]*>", own_names, text).strip()
+
+
+def write_svg(figure: "matplotlib.figure.Figure", path: str | Path) -> Path:
+    """Write a figure as a file of its own, on white, atomically."""
+    text = svg(figure).replace("<svg ", '<svg style="background:#fff" ', 1)
+    return write_text(path, text)

@@ -1,7 +1,7 @@
-r"""Let a model write, and ask how likely it finds what was written. It never knows what a neuron is: edits in force apply.
+"""Let a model write, and ask how likely it finds what was written. It never knows what a neuron is: edits in force apply.
 
     with applied(model, steer(...)):
-        written = generate(model, prompts, stop=("\nQ:", "\nA:"), repetition_penalty=1.1)
+        written = generate(model, prompts, stop=questions.STOP, repetition_penalty=1.1)
     fluency(model, written)                        outside the `with`: under the unsteered model
 
 Generation is Hugging Face's, through the model's hook points and with its cache: an edit sees [batch prompt width] first and [batch 1 width] at

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,6 +12,11 @@ import typer
 def say(message: str) -> None:
     """A line on standard output."""
     typer.echo(message)
+
+
+def warn(message: str) -> None:
+    """A line on standard error that stops nothing."""
+    typer.echo(f"warning: {message}", err=True)
 
 
 def fail_on(failures: Any) -> None:
@@ -29,7 +35,9 @@ def guarded(run: Callable[[], None], *, resumable: bool = False) -> None:
     # threads that wait for each other should spin briefly, then sleep: spinning for long costs a factor of ten on a busy machine
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
-        run()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: warn(str(message))
+            run()
     except typer.Exit:  # a RuntimeError of its own, and no error
         raise
     except KeyboardInterrupt:

@@ -1,7 +1,4 @@
-"""The command line: mwork-lens demo | study | lens | detect | doctor | report.
-
-Heavy imports happen inside the commands, so `mwork-lens --help` answers at once.
-"""
+"""The commands of the MWork workflow: demo, study, lens, detect, doctor, report."""
 
 # pandas types a column as anything it might be
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
@@ -13,27 +10,21 @@ from typing import Annotated, Any, Optional
 import typer
 
 from .console import fail_on, guarded, print_study, print_table, say
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="How does a language model handle many languages?",
+from .options import (
+    Corpora,
+    Device,
+    DeviceMap,
+    Dtype,
+    Languages,
+    Length,
+    Limit,
+    Model,
+    Out,
+    Resume,
+    Revision,
+    app,
+    codes,
 )
-
-Model = Annotated[str, typer.Option(help="polyglot (embedded), a local Hugging Face folder, or a hub id.")]
-Corpora = Annotated[str, typer.Option(help="embedded, or a folder of en.txt, de.jsonl and the like.")]
-Languages = Annotated[
-    str | None, typer.Option(help="Codes separated by commas, such as en,de,fr; default all there are.")
-]  # typer on Python 3.10
-Limit = Annotated[Optional[int], typer.Option(min=1, help="Documents per language at most.")]  # noqa: UP045
-Revision = Annotated[Optional[str], typer.Option(help="Hub revision.")]  # noqa: UP045
-Dtype = Annotated[Optional[str], typer.Option(help="float32, bfloat16, ...; default the checkpoint's.")]  # noqa: UP045
-Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, ...")]  # noqa: UP045
-DeviceMap = Annotated[Optional[str], typer.Option(help="Such as auto: one model over several devices.")]  # noqa: UP045
-Length = Annotated[Optional[int], typer.Option(min=2, help="Tokens per document at most.")]  # noqa: UP045
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")]
 
 
 @app.command()
@@ -107,14 +98,14 @@ def lens(
     """Which language each layer speaks."""
 
     def run() -> None:
-        from .corpora import load_corpora
-        from .lenses import layer_languages
-        from .models import describe, load_model
-        from .storage import Run, save
+        from ..corpora import load_corpora
+        from ..lenses import layer_languages
+        from ..models import describe, load_model
+        from ..storage import Run, save
 
         if out is not None and out.suffix != ".parquet":
             raise ValueError(f"--out {out}: a table is saved as .parquet, such as {out.with_suffix('.parquet')}")
-        texts = load_corpora(corpora, _codes(languages), limit=limit)
+        texts = load_corpora(corpora, codes(languages), limit=limit)
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         table = layer_languages(loaded, texts, k=k, identify=identify, length=length)  # type: ignore[arg-type]  # checked there
         own = table[table["token_language"].isin([*texts, "shared"])]
@@ -166,13 +157,13 @@ def detect(
     """PLND: consistent and language-specific neurons, saved as safetensors."""
 
     def run() -> None:
-        from .corpora import load_corpora
-        from .detect.plnd import importances, plnd, specific
-        from .measure import measure as collect
-        from .models import describe, load_model
-        from .storage import Run, save
+        from ..corpora import load_corpora
+        from ..detect.plnd import importances, plnd, specific
+        from ..measure import measure as collect
+        from ..models import describe, load_model
+        from ..storage import Run, save
 
-        texts = load_corpora(corpora, _codes(languages), limit=limit)
+        texts = load_corpora(corpora, codes(languages), limit=limit)
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         statistic = importances(measure=measure, sites=tuple(sites.split(",")), top=top, length=length)  # type: ignore[arg-type]  # checked there
         measured = collect(loaded, texts, statistic, out=out / "shards", resume=resume, allow_failures=True)
@@ -213,7 +204,7 @@ def doctor(
     """Can this model be measured here? Loading, readout, hook points, sizes, parity, padding, memory."""
 
     def run() -> None:
-        from .doctor import doctor as examine
+        from ..doctor import doctor as examine
 
         checks = examine(
             model, revision=revision, dtype=dtype, device=device, device_map=device_map, length=length or 256
@@ -230,8 +221,8 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished stu
     """Write report.html of a study again, from its tables."""
 
     def run() -> None:
-        from .report import write_report
-        from .study import load_study
+        from ..report import write_report
+        from ..study import load_study
 
         say(f"report: {write_report(load_study(folder), folder / 'report.html')}")
 
@@ -249,14 +240,14 @@ def _study(
     choices: dict[str, Any],
     stages: str | None,
 ) -> None:
-    from .corpora import load_corpora
-    from .grid import Settings
-    from .models import load_model
-    from .sites import n_layers
-    from .stages import Stages
-    from .study import study as run
+    from ..corpora import load_corpora
+    from ..grid import Settings
+    from ..models import load_model
+    from ..sites import n_layers
+    from ..stages import Stages
+    from ..study import study as run
 
-    texts = load_corpora(corpora, _codes(languages), limit=limit)
+    texts = load_corpora(corpora, codes(languages), limit=limit)
     settings = Settings(**choices)
     loaded = load_model(model, **how)
     split: Any = "lens"
@@ -270,16 +261,3 @@ def _study(
     print_study(result)
     say(f"report: {out / 'report.html'}")
     fail_on(result.failures or {})
-
-
-def _codes(languages: str | None) -> list[str] | None:
-    return None if languages is None else [code.strip() for code in languages.split(",") if code.strip()]
-
-
-def main() -> None:
-    """Entry point of `mwork-lens`."""
-    app()
-
-
-if __name__ == "__main__":
-    main()
