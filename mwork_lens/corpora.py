@@ -112,8 +112,9 @@ def load_corpora(
     """Documents per language.
 
     Args:
-        source: `"embedded"`, a folder of `<language>.txt` or `<language>.jsonl`, a mapping language -> texts, or a `datasets`
-            DatasetDict (or mapping of Datasets) keyed by language with a `text` column.
+        source: `"embedded"`, a folder of `<language>.txt` or `<language>.jsonl`, a mapping language -> texts or the `Path` of such a file
+            (the lines of parallel files are parallel documents), or a `datasets` DatasetDict (or mapping of Datasets) keyed
+            by language with a `text` column.
         languages: Codes to load, in this order; default all that the source has.
         limit: At most this many documents per language, from the start.
 
@@ -150,6 +151,10 @@ def _from_mapping(language: str, value: Any) -> Corpus:
         if value.language != language:
             raise ValueError(f"a corpus of {value.language!r} was given as {language!r}: use one code for both")
         return value
+    if isinstance(value, Path):
+        if not value.is_file():
+            raise FileNotFoundError(f"no file {value} for the texts of {language!r}: check the path")
+        return _read_file(language, value, source=str(value))
     if isinstance(value, str):
         raise ValueError(f"the texts of {language!r} are one string: give a list of documents")
     if hasattr(value, "column_names"):  # a datasets.Dataset

@@ -397,3 +397,13 @@ def test_one_language_may_be_a_string():
 def test_the_error_of_an_absent_language_lists_those_there_are():
     with pytest.raises(ValueError, match="no texts for language 'sw' in this source: it has en, de, es, fr, ru, zh"):
         load_corpora(languages=["en", "sw"])
+
+
+def test_parallel_files_may_have_any_name(tmp_path):
+    for name, line in (("news.deu.txt", "Guten Tag\nDanke\n"), ("news.eng.txt", "Good day\nThank you\n")):
+        (tmp_path / name).write_text(line, encoding="utf-8")
+    found = load_corpora({"en": tmp_path / "news.eng.txt", "de": tmp_path / "news.deu.txt"})
+    assert found["de"].texts == ("Guten Tag", "Danke")
+    assert found["de"].ids == found["en"].ids
+    with pytest.raises(FileNotFoundError, match=r"no file .*news.fra.txt for the texts of 'fr'"):
+        load_corpora({"fr": tmp_path / "news.fra.txt"})

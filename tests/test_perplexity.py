@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mwork_lens.collect import document_moments, moments
 from mwork_lens.corpora import Corpus, batches
-from mwork_lens.detect.chance import matched_random
+from mwork_lens.detect.chance import _frequency, matched_random
 from mwork_lens.evaluate import difference, evaluate
 from mwork_lens.interventions import deactivate
 from mwork_lens.neurons import NeuronSet
@@ -177,7 +177,7 @@ def test_random_sets_may_match_activation_frequencies(llama, texts, monkeypatch)
         ({"de": measured, "fr": None}, measured.positive["ffn_gate"]),
     ):
         score(llama, texts, units, like=like, draws=1)
-        assert torch.equal(seen.pop()["ffn"], expected.double())
+        assert torch.equal(_frequency(seen.pop(), "ffn").double(), expected.double())
     score(llama, texts, units, draws=1)
     assert seen == [None]
     with pytest.raises(ValueError, match="like has no statistics for 'de', only for fr: measure it, or leave like out"):

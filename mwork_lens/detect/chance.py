@@ -15,8 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..neurons import NeuronSet
-from ..sites import Site
+from ..sites import FFN_SITES, Site
 from ..stats import Moments
+from ..storage import content_hash
+from ..strata import DocumentMoments
+
+Like = Moments | DocumentMoments | Mapping[Site, Float[Tensor, "layer width"]]
 
 _BINS = 10
 
@@ -24,7 +28,7 @@ _BINS = 10
 def matched_random(
     neurons: NeuronSet,
     *,
-    like: Moments | Mapping[Site, Float[Tensor, "layer width"]] | None = None,
+    like: Like | None = None,
     exclude: NeuronSet | None = None,
     generator: torch.Generator,
 ) -> NeuronSet:
@@ -32,7 +36,8 @@ def matched_random(
 
     Args:
         neurons: The set to match.
-        like: Activation frequencies to match too, in ten bins of equal size per layer: `Moments`, or [layer, width] per site.
+        like: Activation frequencies to match too, in ten bins of equal size per layer: `Moments`, or [layer, width] per site. Those of FFN
+            units are taken from `ffn`, `ffn_gate` or `ffn_act`, whichever was measured.
         exclude: Neurons never drawn.
         generator: Source of randomness, on any device; the same generator state gives the same set.
 
@@ -58,15 +63,66 @@ def matched_random(
     return NeuronSet(masks, model=neurons.model)
 
 
-def _frequency(like: Moments | Mapping[Site, Tensor] | None, site: Site) -> Tensor | None:
+def chance(
+    sets: Mapping[str, NeuronSet],
+    *,
+    match: str = "layer",
+    moments: Mapping[str, Moments | DocumentMoments] | None = None,
+    among: NeuronSet | None = None,
+    seed: int = 0,
+) -> dict[str, NeuronSet]:
+    """The random baseline as a detector: for each language as many neurons as it has, drawn at random.
+
+    Args:
+        sets: What a detector found.
+        match: `site`: as many in each site, wherever; `layer`: in each site and layer; `frequency`: and as often active in the language.
+        moments: Per language, for `frequency`.
+        among: Neurons to draw from, such as those a detector's filter lets pass; default all.
+        seed: Of the draw; languages draw independently.
+
+    Raises:
+        ValueError: `match` is unknown, a language has no moments, or there are too few neurons to draw from.
+    """
+    if match not in ("site", "layer", "frequency"):
+        raise ValueError(f"match={match!r}: choose site, layer or frequency")
+    drawn = {}
+    for language, neurons in sets.items():
+        generator = torch.Generator().manual_seed(int(content_hash(seed, language)[:8], 16))
+        exclude = None if among is None else ~among
+        like = None
+        if match == "frequency":
+            if moments is None or language not in moments:
+                raise ValueError(
+                    f"match='frequency' needs moments of {language!r}: there are {', '.join(moments or {}) or 'none'}"
+                )
+            like = moments[language]
+        if match == "site":
+            drawn[language] = _anywhere(neurons, exclude, generator)
+        else:
+            drawn[language] = matched_random(neurons, like=like, exclude=exclude, generator=generator)
+    return drawn
+
+
+def _anywhere(neurons: NeuronSet, exclude: NeuronSet | None, generator: torch.Generator) -> NeuronSet:
+    """As many in each site, in whatever layer: the layers of a site as one long one."""
+    masks = {}
+    for site, mask in neurons.masks.items():
+        banned = exclude.masks[site] if exclude is not None and site in exclude.masks else torch.zeros_like(mask)
+        masks[site] = _draw(mask.flatten(), banned.flatten(), None, generator, f"site {site!r}").reshape(mask.shape)
+    return NeuronSet(masks, model=neurons.model)
+
+
+def _frequency(like: Like | None, site: Site) -> Tensor | None:
+    """How often each unit is active; that of FFN units may have been counted at any of the FFN sites, best where the gate is."""
     if like is None:
         return None
-    known = like.positive if isinstance(like, Moments) else like
-    if site not in known:
+    known = tuple(like) if isinstance(like, Mapping) else like.sites
+    places = [name for name in (site, "ffn_gate", "ffn_act") if name in known] if site in FFN_SITES else [site]
+    if not places or places[0] not in known:
         raise ValueError(
             f"like has no activation frequencies for site {site!r}, only {', '.join(known)}: measure moments({site!r}) too"
         )
-    return known[site]
+    return like[places[0]] if isinstance(like, Mapping) else like.counts(places[0])
 
 
 def _draw(chosen: Tensor, banned: Tensor, frequency: Tensor | None, generator: torch.Generator, where: str) -> Tensor:

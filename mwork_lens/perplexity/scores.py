@@ -174,7 +174,7 @@ def _conditions(
                 )
                 continue
             generator = torch.Generator().manual_seed(int(content_hash(seed, language)[:8], 16))
-            frequency = _frequency(like, language, units)
+            frequency = _frequency(like, language)
             plan += [
                 _Condition(language, "random", draw, matched_random(units, like=frequency, generator=generator), rate)
                 for draw in range(draws)
@@ -182,21 +182,15 @@ def _conditions(
     return plan
 
 
-def _frequency(like: Any, language: str, units: NeuronSet) -> dict[Any, torch.Tensor] | None:
-    """How often each unit fires, [layer, width] at the sites of the set."""
-    if like is None:
-        return None
-    if isinstance(like, Mapping) and not set(like) <= set(SITES):
-        if language not in like:
-            raise ValueError(
-                f"like has no statistics for {language!r}, only for {', '.join(like)}: measure it, or leave like out"
-            )
-        like = like[language]
-    held = dict(like) if isinstance(like, Mapping) else {site: like.counts(site).double() for site in like.sites}
-    instead = next((held[site] for site in ("ffn_gate", "ffn_act") if site in held), None)
-    if "ffn" in units.masks and "ffn" not in held and instead is not None:
-        held["ffn"] = instead
-    return held
+def _frequency(like: Any, language: str) -> Any:
+    """The statistics of one language, where they are given per language."""
+    if not isinstance(like, Mapping) or set(like) <= set(SITES):
+        return like
+    if language not in like:
+        raise ValueError(
+            f"like has no statistics for {language!r}, only for {', '.join(like)}: measure it, or leave like out"
+        )
+    return like[language]
 
 
 def _collect(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mwork_lens.detect.chance import matched_random, p_value
+from mwork_lens.detect.chance import chance, matched_random, p_value
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.stats import Moments
 
@@ -217,3 +217,46 @@ def test_p_of_nothing_special_is_uniform():
 def test_a_p_value_needs_draws():
     with pytest.raises(ValueError, match="needs random draws: give at least one, better ten"):
         p_value(1.0, [])
+
+
+# --- the random baseline as a detector
+
+
+SHAPE = {"ffn": (3, 30)}
+
+
+def scattered(seed, count):
+    places = torch.randperm(90, generator=seeded(seed))[:count].tolist()
+    return NeuronSet.of([("ffn", place // 30, place % 30) for place in places], SHAPE)
+
+
+def test_chance_matches_what_it_is_asked_to():
+    sets = {"de": scattered(0, 12), "fr": scattered(1, 7)}
+    positive = {"ffn_act": torch.randint(0, 50, (3, 30), generator=seeded(2))}
+    zeros = {"ffn_act": torch.zeros(3, 30, dtype=torch.float64)}
+    moments = {language: Moments(torch.tensor(50), positive, zeros, zeros, zeros) for language in sets}
+    for match in ("site", "layer", "frequency"):
+        drawn = chance(sets, match=match, moments=moments)
+        assert {language: len(found) for language, found in drawn.items()} == {"de": 12, "fr": 7}
+        same = [torch.equal(drawn[x].counts()["ffn"], sets[x].counts()["ffn"]) for x in sets]
+        assert all(same) == (match != "site")
+        assert drawn == chance(sets, match=match, moments=moments)
+        assert drawn != chance(sets, match=match, moments=moments, seed=1)
+    exact = chance(sets, match="frequency", moments=moments)["de"]
+    assert histogram(exact, {"ffn": positive["ffn_act"]}) == histogram(sets["de"], {"ffn": positive["ffn_act"]})
+
+
+def test_chance_draws_from_the_neurons_it_may():
+    among = scattered(5, 40)
+    for match in ("site", "layer"):
+        assert chance({"de": scattered(0, 6)}, match=match, among=among)["de"] <= among
+
+
+def test_chance_says_what_it_lacks():
+    sets = {"de": scattered(0, 6)}
+    with pytest.raises(ValueError, match="match='width': choose site, layer or frequency"):
+        chance(sets, match="width")
+    with pytest.raises(ValueError, match="match='frequency' needs moments of 'de': there are none"):
+        chance(sets, match="frequency")
+    with pytest.raises(ValueError, match="site 'ffn': 6 neurons to match but only 2 to draw from"):
+        chance(sets, match="site", among=scattered(3, 2))
