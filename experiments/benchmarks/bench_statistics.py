@@ -117,7 +117,7 @@ def main() -> None:
     ]  # fmt: skip
     rows = []
     for d_model, layers, size, length in sizes:
-        row = {"d_model": d_model, "layers": layers, "documents": size, "l": length}
+        row = {"d_model": d_model, "layers": layers, "batch": size, "l": length}
         row |= measure(llama(d_model, layers, length), batch(size, length), 1 if arguments.smoke else arguments.rounds)
         rows.append(row)
         print(row, flush=True)
@@ -126,7 +126,7 @@ def main() -> None:
     rows.append(
         {
             "embedded": True,
-            "documents": 16,
+            "batch": 16,
             "l": tokens.ids.shape[1],
             **measure(embedded, tokens, 1 if arguments.smoke else arguments.rounds),
         }

@@ -30,7 +30,7 @@ def dose_curves(
 
     Coloured is the share of responses in the target language with the source's neurons off and the target's on (`both`), with its 95 % Wilson
     interval; hollow, with the target's on alone (`on`). Hatched is the range of the random draws, dashed the unsteered model. A target
-    with several sources, values, phases or ways to put the value has a panel for each, named at the right.
+    with several sources, values, phases or ways to put the value has a panel for each, which says so.
 
     Args:
         table: Columns source, target, condition, how, value, strength, phase, accuracy, accuracy_low, accuracy_high, draw_low, draw_high.
@@ -66,12 +66,14 @@ def dose_curves(
                 if condition == "both" or "both" not in {*part["condition"]}:
                     low, high = (mine[name].to_numpy(float) for name in ("accuracy_low", "accuracy_high"))
                     panel.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0, zorder=2)
-                    panel.vlines(x, low, high, color=colour, linewidth=0.8, zorder=2.5)
+                    if len(x) == 1:
+                        panel.vlines(x, low, high, color=colour, linewidth=1.3, zorder=2.5)
                 shown: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 3.5, "zorder": 3, **look}
                 if len(mine):
                     panel.plot(x, mine["accuracy"].to_numpy(float), label=condition, clip_on=False, **shown)
-            panel.set_title(language_name(target), color=colour)
-            panel.set_title(_note(kind, kinds), loc="right", fontsize=8, fontweight="normal", color=GREY)
+            note = _note(kind, kinds)
+            panel.set_title(language_name(target), color=colour, pad=15 if note else None)
+            panel.annotate(note, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8, color=GREY)
             panel.grid(axis="y", color=PALE, linewidth=0.6)
             panel.set_ylim(-0.03, 1.03)
         strengths = table.loc[table["condition"].isin(["both", "on", "random"]), "strength"].to_numpy(float)
@@ -82,15 +84,13 @@ def dose_curves(
     return panels
 
 
-def _kinds(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+def _kinds(rows: Any) -> list[tuple[str, ...]]:
     """Source, target, how, value, phase, in the order of the table."""
     return list(dict.fromkeys(rows[_KIND].itertuples(index=False, name=None)))
 
 
 def _pick(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
-    for column, value in wanted.items():
-        table = table[table[column] == value]
-    return table
+    return table[np.logical_and.reduce([table[column] == value for column, value in wanted.items()])]
 
 
 def _note(kind: tuple[str, ...], kinds: list[tuple[str, ...]]) -> str:
@@ -144,11 +144,8 @@ def fluency_against_accuracy(
     colours = language_colours(languages)
     strongest = max(float(steered["strength"].abs().max()), 1e-9)
     with house_style():
-        if axes is None:
-            axes = make_figure(WIDTH / 1.35, 4.2).subplots()
-            mine = True
-        else:
-            mine = False
+        mine = axes is None
+        axes = make_figure(WIDTH / 1.35, 4.2).subplots() if axes is None else axes
         chance = table[table["condition"] == "random"]
         look: dict[str, Any] = {"linewidths": 0, "color": _FAINT, "zorder": 1, "clip_on": False}
         axes.scatter(chance["nll"], chance["accuracy"], s=_area(chance["strength"], strongest) * 0.6, **look)
@@ -184,17 +181,13 @@ def _price_legend(axes: Any, steered: pd.DataFrame, colours: dict[str, str], tab
     def mark(label: str, **look: Any) -> Line2D:
         return Line2D([], [], **{"label": label, "color": GREY, "linestyle": "", "markersize": 5.5, **look})
 
-    handles = [
-        mark(language_name(name), color=colours[name], marker="s", markersize=7) for name in unique(steered, "target")
-    ]
+    languages, values = unique(steered, "target"), unique(steered, "value")
+    handles = [mark(language_name(name), color=colours[name], marker="s", markersize=7) for name in languages]
     texts = {"replace": "replace act(gate)", "add": "add to act(gate)"}
-    handles += [
-        mark(texts.get(how, how), marker=_MARKERS.get(how, "s")) for how in unique(steered, "how") if how in texts
-    ]
+    handles += [mark(texts.get(how, how), marker=_MARKERS.get(how, "s")) for how in unique(steered, "how")]
     names = {"mean": "value: mean", "firing": "value: mean of firing", "contrast": "value: contrast"}
-    values = unique(steered, "value")
-    if len(values) > 1:
-        handles += [mark(names.get(value, value), linestyle=_DASHES.get(value, "-"), linewidth=1.3) for value in values]
+    for value in values if len(values) > 1 else ():
+        handles.append(mark(names.get(value, value), linestyle=_DASHES.get(value, "-"), linewidth=1.3))
     if (steered["phase"] != "all").any():
         handles.append(mark("some positions only", marker="o", markerfacecolor="white"))
     if (table["condition"] == "random").any():
@@ -225,7 +218,8 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
     require_columns(table, needed, "damage", "damage")
     own = table[table["condition"] == "both"]
     require_columns(own, needed, "damage", "damage")
-    rows = list(dict.fromkeys(own[["source", "target", "how", "value", "strength"]].itertuples(index=False, name=None)))
+    keys = ["source", "target", "how", "value", "strength"]
+    rows = list(own[keys].drop_duplicates().itertuples(index=False, name=None))
     languages, random = unique(own, "language"), table[table["condition"] == "random"]
     blocks = ["both", "random"] if len(random) else ["both"]
     shown = table[table["condition"].isin(blocks)]
@@ -243,23 +237,25 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
         edge = axes.get_yaxis_transform()
         look: dict[str, Any] = {"xycoords": edge, "textcoords": "offset points", "va": "center", "ha": "left"}
         look |= {"color": GREY, "fontsize": 8}
-        draws = random["draw"].nunique()
-        heads = {"both": "source off, target on", "random": f"as many random neurons, mean of {draws} draws"}
+        drawn = f"mean of {random['draw'].nunique()} draws" if random["draw"].nunique() > 1 else "one draw"
+        heads = {"both": "source off, target on", "random": f"as many random neurons, {drawn}"}
         y, ticks, names = -0.75, [], []
         sources = len({row[0] for row in rows}) > 1
         for block in blocks:
             axes.text(0.0, y, heads[block], transform=edge, ha="left", va="center", fontsize=9, fontweight="bold")
             y += 0.85
             for source, target, how, kind, strength in rows:
-                chosen = {"source": source, "target": target, "how": how, "value": kind, "strength": strength}
-                drawn = _pick(random, chosen).groupby("language")["dnll"].agg(["mean", "min", "max"]).reindex(languages)
+                chosen = dict(zip(keys, (source, target, how, kind, strength), strict=True))
+                chance = (
+                    _pick(random, chosen).groupby("language")["dnll"].agg(["mean", "min", "max"]).reindex(languages)
+                )
                 mine = _pick(own, chosen).set_index("language").reindex(languages)
-                level = mine["dnll"] if block == "both" else drawn["mean"]
+                level = mine["dnll"] if block == "both" else chance["mean"]
                 values = np.ma.masked_invalid(level.to_numpy(float)[None])
                 grid = np.arange(len(languages) + 1) - 0.5
                 axes.pcolormesh(grid, [y - 0.5, y + 0.5], values, cmap=shades, norm=norm, edgecolors="white", lw=1.5)
                 for x, language in enumerate(languages):
-                    cell = _cell(mine.loc[language], drawn.loc[language], block, top)
+                    cell = _cell(mine.loc[language], chance.loc[language], block, top)
                     _write(axes, x, y, cell, _ink(shades(norm(values[0, x]))), small)
                 if block == "both" and target in languages:
                     at = (languages.index(target) - 0.46, y - 0.46)
@@ -270,7 +266,9 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
                 y += 1.0
             y += 0.05
         axes.set_yticks(ticks, names)
-        axes.set_xticks(range(len(languages)), [_column(name, small) for name in languages])
+        axes.set_xticks(
+            range(len(languages)), [x if small else language_name(x).replace(" (", "\n(") for x in languages]
+        )
         axes.set_xlim(-0.5, len(languages) - 0.5)
         axes.set_ylim(ticks[-1] + 0.5, -1.05)
         axes.tick_params(which="both", length=0)
@@ -282,10 +280,6 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
         note += "\n↑ ↓ interval above or below the range of the random draws" if len(blocks) > 1 else ""
         axes.set_xlabel(note, fontsize=8, color=GREY, loc="left")
     return axes
-
-
-def _column(language: str, small: bool) -> str:
-    return language if small else language_name(language).replace(" (", "\n(")
 
 
 def _cell(own: pd.Series, drawn: pd.Series, block: str, top: float) -> tuple[str, str, bool]:
