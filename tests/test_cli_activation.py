@@ -179,5 +179,5 @@ def test_bad_steering_is_one_line(found, folder, texts, tmp_path):  # noqa: F811
     words = ("steer", found[0], "--model", folder, "--corpora", texts, "--part", "2/2", "--out", tmp_path / "x")
     refused(call(*words, "--identify", "magic"), "--identify 'magic': choose lingua or script")
     refused(call(*words, "--strength", "much"), "--strength 'much': give numbers separated by commas")
-    refused(call(*words, "--source", "sw"), "--source 'sw': there are texts in de, en, fr")
+    refused(call(*words, "--source", "sw"), "--source 'sw': there are texts in en, de, fr")
     refused(call(*words, "--identify", "script", "--target", "de"), "script")

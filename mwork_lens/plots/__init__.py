@@ -21,12 +21,16 @@ from .matrix import perplexity_heatmap, selectivity_bars, share_curves
 from .neurons import layer_counts, overlap_heatmap
 from .parts import require_columns
 from .stability import agreement_heatmap, selection_frequency_histogram, sensitivity_curves
+from .steering import damage_heatmap, dose_curves, fluency_against_accuracy
 from .style import language_colours, language_name, svg, write_svg
 
 __all__ = [
     "agreement_heatmap",
+    "damage_heatmap",
     "deltas",
     "dominance_curves",
+    "dose_curves",
+    "fluency_against_accuracy",
     "language_colours",
     "language_name",
     "layer_counts",

@@ -1,0 +1,36 @@
+"""What the documentation shows works: the examples of the activation statistics, page after page, on fewer documents."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # six documents are few, and English has no neurons then
+def test_the_examples_of_activation_statistics_run():
+    code = "\n".join(block for page in ("lape", "perplexity", "steering") for block in blocks(f"methods/{page}.md"))
+    less = code.replace("limit=24", "limit=6").replace("draws=10", "draws=1").replace("resamples=50", "resamples=3")
+    assert less != code
+    names: dict = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TQDM_DISABLE", "1")
+        exec(compile(less, "docs", "exec"), names)
+    assert set(names["neurons"]) == {"en", "de", "es", "fr", "ru", "zh"}
+    assert len(names["control"]["zh"]) == len(names["neurons"]["zh"]) > 0
+    assert set(names["firm"]["language"]) == set(names["neurons"])
+    assert {"own", "random"} <= set(names["matrix"]["neurons"])
+    assert (names["rows"]["off"] == "all").any()
+    assert names["written"][0].ids
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).is_file(), target
