@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .corpora import Tokens, context_length
 from .gates import activation as activation_of
+from .gates import edited_act, followed, is_gated
 from .sites import FFN_SITES, HEAD_SITES, SITES, flatten_heads, n_layers, require_hook, width
 from .unwrapped import unwrapped
 
@@ -131,12 +132,15 @@ def capture(
     if not chosen:
         raise ValueError(f"no layer given: choose from 0..{n_layers(model) - 1}, or leave `layers` out for all")
     names = {(site, layer): require_hook(model, site, layer) for layer in chosen for site in wanted}
+    acts = {layer: activation_of(model, layer) for layer in chosen if "ffn_act" in wanted and is_gated(model, layer)}
+    if "ffn_act" in wanted:  # without a gate it is what W_down reads; an edit of act(gate) is complete only there, too
+        late = [layer for layer in chosen if layer not in acts or followed(model, layer)]
+        names |= {("ffn_act", layer): require_hook(model, "ffn", layer) for layer in late}
     expected = {
         site: {layer: width(model, site, layer) for layer in chosen}
         for site in wanted
         if site in (*HEAD_SITES, *FFN_SITES)
     }
-    acts = {layer: activation_of(model, layer) for layer in chosen if "ffn_act" in wanted}
     arrived: dict[int, dict[str, Tensor]] = {}
     finished: set[int] = set()
 
@@ -147,8 +151,9 @@ def capture(
                 f"site {site!r} of layer {layer} delivers width {activation.shape[-1]}, its weights have {expected[site][layer]}: "
                 "this architecture is not read correctly; please report it"
             )
-        if site == "ffn_act":
-            activation = acts[layer](activation)
+        if site == "ffn_act" and layer in acts:
+            edited = edited_act(model, layer)
+            activation = acts[layer](activation) if edited is None else edited.detach()
         _require_finite(activation, site, layer, tokens)
         here = arrived.setdefault(layer, {})
         here[site] = activation
@@ -177,7 +182,11 @@ def _require_finite(activation: Tensor, site: str, layer: int, tokens: Tokens) -
         return
     if bool(torch.isfinite(activation.sum())) or bool(torch.isfinite(activation).all()):
         return
-    bad = ~torch.isfinite(activation.flatten(1)).all(dim=1)
+    finite = torch.isfinite(activation)
+    by_position = finite.all(-1).all(1) if site == "pattern" else finite.flatten(2).all(-1)
+    bad = (~by_position & tokens.mask.to(by_position.device)).any(dim=1)  # what stands on padding is nobody's
+    if not bool(bad.any()):
+        return
     rows = [tokens.documents[i] if tokens.documents else f"row {i}" for i in bad.nonzero().flatten().tolist()]
     raise ValueError(
         f"NaN or infinite activation at site {site!r} of layer {layer}, in {', '.join(rows)}: "

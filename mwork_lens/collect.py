@@ -18,6 +18,7 @@ from .corpora import Tokens
 from .models import fingerprint
 from .sites import SITES, Site, require_sites
 from .stats import Moments
+from .storage import content_hash
 from .strata import DocumentMoments
 
 _ROWS = 64
@@ -98,13 +99,13 @@ class document_moments:
         return {"statistic": self.name, "sites": self.sites, "size": self.size, "length": self.length}
 
     def __call__(self, model: Any, tokens: Tokens | Tensor) -> DocumentMoments:
-        """Collect one batch. Documents without a name are called by their row.
+        """Collect one batch. Documents without a name are called by their row and content.
 
         Raises:
             ValueError: A document keeps no token.
         """
         tokens = as_tokens(tokens, model)
-        names = tokens.documents or tuple(f"row {i}" for i in range(len(tokens)))
+        names = tokens.documents or tuple(_name(tokens, i) for i in range(len(tokens)))
         n = tokens.keep.sum(1)
         if not bool(n.all()):
             raise ValueError(f"document {names[int(n.argmin())]!r} keeps no token: every position is padding or BOS")
@@ -134,6 +135,10 @@ class document_moments:
             pooled=Moments(n.sum(), *together, model=stamp),
             model=stamp,
         )
+
+
+def _name(tokens: Tokens, row: int) -> str:
+    return f"row {row} ({content_hash(tokens.ids[row][tokens.mask[row]].tolist())[:8]})"
 
 
 def _kept(activation: Float[Tensor, "batch pos width"], keep: Bool[Tensor, "batch pos"]) -> Float[Tensor, "tok width"]:

@@ -14,12 +14,13 @@ in the order given; an edit at `ffn` is not seen, so switch off and on at one si
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from .gates import gate_hooks
+from .gates import act_edits, act_hook, activation, followed, readers
 from .models import fingerprint
 from .sites import Site, delegates_attention, flatten_heads, like_hook, n_layers, require_hook, require_sites, width
 
@@ -33,7 +34,7 @@ class Edit(Mapping[tuple[Site, int], Change]):
         changes: Functions of a [batch pos width] activation that return one of the same shape.
         name: Shown in errors.
         model: Fingerprint of the model the edit is meant for; None means any.
-        widths: Units expected at each site, checked against the model when applied.
+        shapes: [layer, width] expected at each site, checked against the model when applied.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ def during(edit: Edit, phase: str) -> Edit:
     """The edit at some positions of a generation only: those of the `prompt`, or those of `new` tokens (or `all`).
 
     The prompt is told from a new token by the number of positions in a call, so prompts need at least two tokens (`generate` sees to that), and the
-    model must generate with its cache. Outside a generation every call counts as a prompt.
+    model must generate with its cache. Outside a generation a call of several positions counts as a prompt, of one as a new token.
 
     Raises:
         ValueError: `phase` is none of the three.
@@ -74,11 +75,22 @@ def during(edit: Edit, phase: str) -> Edit:
     if phase == "all":
         return edit
 
-    def make(change: Change) -> Change:
-        return lambda x: change(x) if (x.shape[1] > 1) == (phase == "prompt") else x
-
-    changes = {place: make(change) for place, change in edit.items()}
+    changes: dict[tuple[Site, int], Change] = {place: _During(change, phase) for place, change in edit.items()}
     return Edit(changes, name=f"{edit.name} ({phase})", model=edit.model, shapes=edit.shapes)
+
+
+@dataclass(frozen=True)
+class _During:
+    """A change at the positions of one phase."""
+
+    change: Change
+    phase: str
+
+    def active(self, x: Tensor) -> bool:
+        return (x.shape[1] > 1) == (self.phase == "prompt")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.change(x) if self.active(x) else x
 
 
 @contextmanager
@@ -93,18 +105,38 @@ def applied(model: Any, *edits: Edit) -> Iterator[Any]:
         NotImplementedError: `pattern` where the block runs Hugging Face's own attention, which ignores writes to it.
         RuntimeError: On leaving: an edit never fired, so nothing was changed.
     """
-    if not edits or not any(len(edit) for edit in edits):
+    if foreign := [edit for edit in edits if not isinstance(edit, Edit)]:
+        raise ValueError(
+            f"applied() takes edits, got {type(foreign[0]).__name__}: write applied(model, *edits) for several"
+        )
+    if not any(len(edit) for edit in edits):
         raise ValueError("applied() without an edit would do nothing: pass zero(neurons) or another edit")
     fired: dict[tuple[int, Site, int], int] = {}
     hooks: list[tuple[str, Any]] = []
-    for number, edit in enumerate(edits):
+    for edit in edits:
         _require_fit(model, edit)
-        for (site, layer), change in edit.items():
-            fired[number, site, layer] = 0
-            look = partial(_change, change=change, site=site, layer=layer, number=number, fired=fired)
-            hooks += gate_hooks(model, layer, look) if site == "ffn_act" else [(require_hook(model, site, layer), look)]
-    with model.hooks(fwd_hooks=hooks):
-        yield model
+    acts = {layer for edit in edits for site, layer in edit if site == "ffn_act"}
+    for layer in acts:
+        activation(model, layer)  # verified before anything is in force
+    with act_edits(model, acts):
+        for number, edit in enumerate(edits):
+            for (site, layer), change in edit.items():
+                fired[number, site, layer] = 0
+                look = partial(_change, change=change, site=site, layer=layer, number=number, fired=fired)
+                hooks.append(
+                    act_hook(model, layer, look) if site == "ffn_act" else (require_hook(model, site, layer), look)
+                )
+        # behind every edit of the pre-activation, those of this call and of calls around it
+        touched = {
+            layer
+            for edit in edits
+            for site, layer in edit
+            if site in ("ffn_act", "ffn_gate") and followed(model, layer)
+        }
+        for layer in sorted(touched):
+            hooks += readers(model, layer)
+        with model.hooks(fwd_hooks=hooks):
+            yield model
     silent = [f"{site}[{layer}] of {edits[number].name}" for (number, site, layer), count in fired.items() if not count]
     if silent:
         raise RuntimeError(
@@ -128,7 +160,7 @@ def _change(
         raise ValueError(
             f"the edit at {site!r} of layer {layer} returned {list(new.shape)} for an activation of {list(flat.shape)}"
         )
-    fired[number, site, layer] += 1
+    fired[number, site, layer] += change.active(flat) if isinstance(change, _During) else 1
     return like_hook(site, new, activation)
 
 

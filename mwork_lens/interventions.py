@@ -69,8 +69,11 @@ def set_to(neurons: NeuronSet, values: float | Mapping[Site, Float[Tensor, "laye
         values: One number, or per site [layer, width] (entries outside the set are ignored), such as mean activations.
 
     Raises:
-        ValueError: The set is empty, or `values` lacks a site or has another shape.
+        ValueError: The set is empty, or `values` lacks a site, has another shape, or is not finite.
     """
+    given = [values] if not isinstance(values, Mapping) else list(values.values())
+    if not all(bool(torch.isfinite(torch.as_tensor(value)).all()) for value in given):
+        raise ValueError("set_to: a value is NaN or infinite; give finite numbers")
     if isinstance(values, Mapping):
         for site, mask in neurons.masks.items():
             if bool(mask.any()) and (site not in values or values[site].shape != mask.shape):

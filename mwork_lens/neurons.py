@@ -122,7 +122,8 @@ class NeuronSet:
             ValueError: `site` is not one of the FFN sites, or the set speaks of other sites, or of FFN units twice.
         """
         require_sites([site], FFN_SITES)
-        mine = [name for name, mask in self.masks.items() if bool(mask.any()) or name in FFN_SITES]
+        mine = [name for name, mask in self.masks.items() if bool(mask.any())]
+        mine = mine or [name for name in self.masks if name in FFN_SITES][:1]
         if len(mine) != 1 or mine[0] not in FFN_SITES:
             raise ValueError(
                 f"at({site!r}) moves FFN units; this set has {', '.join(self.masks) or 'no sites'}: take .only(sites=['ffn']) of it first"

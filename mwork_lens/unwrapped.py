@@ -4,7 +4,7 @@ TransformerLens must run eager attention, which forms [head pos pos] scores: at 
 FFN statistics need no scores. So the Hugging Face model is made a second time around the same parameters (nothing is copied), with the kernel
 PyTorch offers, and its FFN modules, found by the identity of their weights, are listened to. It is used only if it is shown to agree
 with the hook points on a short run; families whose weights TransformerLens splits or fuses (GPT-2, BLOOM, NeoX, Phi3), quantised models and models
-over several devices run through the hook points, as does everything while an edit is in force.
+over several devices run through the hook points, as does everything while an edit is in force or once weights were replaced.
 """
 
 import warnings
@@ -24,9 +24,6 @@ from .tokens import Tokens
 Listener = Callable[[int, str, Tensor], None]
 """Called as `listener(layer, site, activation)`."""
 
-_READ = {"ffn_act": "ffn_gate"}
-"""A site whose listener applies the activation function itself."""
-
 _AGREE = 1e-4
 """Largest difference from the hook points, in units of the largest activation, in float32; 2e-2 in half precision."""
 
@@ -39,21 +36,23 @@ class Unwrapped:
     """Without its unembedding."""
     modules: Mapping[tuple[str, int], Any]
     """The linear module of (site, layer): its output is `ffn_gate` or `ffn_up`, its input `ffn`."""
-    weights: Mapping[tuple[str, int], Any]
-    """The modules of the TransformerLens model whose weights these are."""
+    gated: bool
+    """Whether act(gate) multiplies an up projection; without, `ffn_act` is `ffn`."""
+    parameters: frozenset[int]
+    """Identities of the parameters of the TransformerLens model when this was made."""
 
-    def in_step(self) -> bool:
-        """Whether both still share their weights (somebody may have assigned new ones)."""
-        return all(self.modules[place].weight is module.weight for place, module in self.weights.items())
+    def reads(self, site: str) -> str:
+        """The site whose module is listened to."""
+        return ("ffn_gate" if self.gated else "ffn") if site == "ffn_act" else site
 
     def run(self, tokens: Tokens, sites: Iterable[str], layers: Iterable[int], listener: Listener) -> None:
         """One forward without gradients."""
         handles = []
         for layer in layers:
             for site in sites:
-                module = self.modules[_READ.get(site, site), layer]
-                if site == "ffn":
-                    handles.append(module.register_forward_pre_hook(_input(listener, layer)))
+                module = self.modules[self.reads(site), layer]
+                if self.reads(site) == "ffn":
+                    handles.append(module.register_forward_pre_hook(_input(listener, layer, site)))
                 else:
                     handles.append(module.register_forward_hook(_output(listener, layer, site)))
         device = next(self.model.parameters()).device
@@ -66,8 +65,8 @@ class Unwrapped:
                 handle.remove()
 
 
-def _input(listener: Listener, layer: int) -> Any:
-    return lambda module, inputs: listener(layer, "ffn", inputs[0].detach())
+def _input(listener: Listener, layer: int, site: str) -> Any:
+    return lambda module, inputs: listener(layer, site, inputs[0].detach())
 
 
 def _output(listener: Listener, layer: int, site: str) -> Any:
@@ -82,16 +81,19 @@ def unwrapped(model: Any, tokens: Tokens, sites: Iterable[str]) -> Unwrapped | N
 
     Args:
         model: A TransformerLens model.
-        tokens: What it is to read: padding on the left needs the hook points, which number positions.
-        sites: Of the FFN: `ffn`, `ffn_gate`, `ffn_up`; for `ffn_act` the listener receives the pre-activation.
+        tokens: What it is to read: padding anywhere but on the right needs the hook points, which number positions.
+        sites: Of the FFN: `ffn`, `ffn_gate`, `ffn_up`; for `ffn_act` of a gated FFN the listener receives the pre-activation.
     """
-    left = tokens.attention_mask is not None and not bool(tokens.attention_mask[:, 0].all())
-    if left or any(point.fwd_hooks or point.bwd_hooks for point in model.hook_dict.values()):
+    mask = tokens.mask
+    right = bool(mask[:, 0].all()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
+    if not right or any(point.fwd_hooks or point.bwd_hooks for point in model.hook_dict.values()):
         return None
     if model not in _known:
         _known[model] = _make(model)
     found = _known[model]
-    if found is None or not found.in_step() or not all((_READ.get(site, site), 0) in found.modules for site in sites):
+    if found is None or not all((found.reads(site), 0) in found.modules for site in sites):
+        return None
+    if found.parameters != _identities(model):  # somebody assigned new weights, which the shared model does not have
         return None
     return found
 
@@ -107,11 +109,17 @@ def _make(model: Any) -> Unwrapped | None:
         return None
     try:
         plain = _share(original)
-        modules, weights = _modules(model, plain)
-        made = Unwrapped(plain, modules, weights)
-        return made if modules and _agrees(model, made) else None
+        shared = {id(p) for p in plain.parameters()} | {id(p) for p in original.get_output_embeddings().parameters()}
+        if not _identities(model) <= shared:  # split or fused copies: an edit of those would not reach this model
+            return None
+        made = Unwrapped(plain, _modules(model, plain), is_gated(model), _identities(model))
+        return made if made.modules and _agrees(model, made) else None
     except Exception:  # whatever Hugging Face cannot build again has its hook points
         return None
+
+
+def _identities(model: Any) -> frozenset[int]:
+    return frozenset(id(p) for p in model.parameters())
 
 
 def _share(original: Any) -> Any:
@@ -140,12 +148,12 @@ def _plain_name(name: str) -> str:
     return name.replace("._original_component", "").replace("_original_component.", "")
 
 
-def _modules(model: Any, plain: Any) -> tuple[dict[tuple[str, int], Any], dict[tuple[str, int], Any]]:
-    """The FFN modules of both, found by the identity of their weights."""
+def _modules(model: Any, plain: Any) -> dict[tuple[str, int], Any]:
+    """The FFN modules, found by the identity of their weights."""
     by_weight = {
         id(m.weight): m for m in plain.modules() if getattr(m, "weight", None) is not None and m.weight.ndim == 2
     }
-    modules, weights = {}, {}
+    modules = {}
     for layer, block in enumerate(blocks(model)):
         parts = (
             {"ffn_gate": "gate", "ffn_up": "in", "ffn": "out"}
@@ -156,12 +164,9 @@ def _modules(model: Any, plain: Any) -> tuple[dict[tuple[str, int], Any], dict[t
             mine = getattr(getattr(getattr(block, "mlp", None), name, None), "original_component", None)
             theirs = by_weight.get(id(getattr(mine, "weight", None)))
             if theirs is not None:
-                modules[site, layer], weights[site, layer] = theirs, mine
+                modules[site, layer] = theirs
     complete = {site for site, _ in modules if all((site, i) in modules for i in range(n_layers(model)))}
-    return (
-        {p: m for p, m in modules.items() if p[0] in complete},
-        {p: m for p, m in weights.items() if p[0] in complete},
-    )
+    return {place: module for place, module in modules.items() if place[0] in complete}
 
 
 def _agrees(model: Any, made: Unwrapped) -> bool:
@@ -186,5 +191,5 @@ def _agrees(model: Any, made: Unwrapped) -> bool:
         errors.append(float((activation[mask].float() - mine).abs().max() / mine.abs().max().clamp_min(1e-12)))
 
     made.run(tokens, sorted({site for site, _ in made.modules}), range(n_layers(model)), compare)
-    half = next(made.model.parameters()).dtype != torch.float32
+    half = next(made.model.parameters()).dtype in (torch.float16, torch.bfloat16)
     return len(errors) == len(made.modules) and max(errors) <= (2e-2 if half else _AGREE)

@@ -105,7 +105,10 @@ def test_perplexity_writes_the_matrix(found, folder, texts, tmp_path):  # noqa: 
     assert set(matrix["off"]) - {""} == set(load(found[0] / "neurons.safetensors"))
     assert "selectivity" in result.output
     again = call(*words, "--part", "1/2", "--out", tmp_path / "y")
-    assert "are those the neurons were found on" in again.output
+    assert "texts of en, de, fr are among those the neurons were found on" in again.output
+    some = call(*words, "--languages", "en,de", "--out", tmp_path / "z")  # all documents, half of them seen
+    assert "texts of en, de are among those the neurons were found on" in some.output
+    assert "no texts for fr, so their neurons are left alone" in some.output
 
 
 def test_steer_writes_responses_and_their_price(found, folder, texts, tmp_path, monkeypatch):  # noqa: F811

@@ -285,3 +285,171 @@ def test_during_splits_a_generation_into_prompt_and_new_tokens(llama):
         assert calls == expected, phase
     with pytest.raises(ValueError, match="phase 'later': choose prompt, new or all"):
         during(edit, "later")
+
+
+# --- edits of act(gate) among other edits, in batches, in generation, in half precision
+
+
+def with_gates(plain, change):
+    """Hooks on the plain model's gate projections."""
+    return [
+        block.mlp.gate_proj.register_forward_hook(lambda m, x, y, i=i: change(i, y))
+        for i, block in enumerate(oracles.hf_blocks(plain))
+    ]
+
+
+@pytest.mark.parametrize("order", ["act first", "gate first", "act outside", "gate outside"])
+def test_the_gate_may_be_edited_too(order):
+    """An edit of the pre-activation counts wherever it stands: act(gate) is of the gate as edited."""
+    model, plain = pair("llama")
+    neurons, gates_of = some(model, share=0.5), some(model, "ffn_gate", seed=3, share=0.5)
+    on_act, on_gate = scale(neurons, 2.0), scale(gates_of, -1.0)
+    mask, inner = neurons.masks["ffn_act"], gates_of.masks["ffn_gate"]
+    handles = with_gates(plain, lambda i, y: torch.where(inner[i], -y, y))
+    try:
+        with replaced(plain, {i: (lambda x, i=i: torch.where(mask[i], 2 * x, x)) for i in range(2)}) as run:
+            expected = run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if order == "act first":
+        found = logits(model, on_act, on_gate)
+    elif order == "gate first":
+        found = logits(model, on_gate, on_act)
+    else:
+        outer, inner_edit = (on_act, on_gate) if order == "act outside" else (on_gate, on_act)
+        with applied(model, outer):
+            found = logits(model, inner_edit)
+    assert close(found, expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_edit_of_act_is_seen_where_act_is_read(family):
+    model, _ = pair(family)
+    neurons = some(model)
+    mask = neurons.masks["ffn_act"]
+    with applied(model, set_to(neurons, 3.0)):
+        seen_act = record(model, IDS, ["ffn_act"])
+        from mwork_lens.collect import moments
+
+        sums = moments("ffn_act")(model, IDS)
+    for layer in range(2):
+        assert (seen_act["ffn_act", layer][..., mask[layer]] == 3.0).all()
+        assert torch.allclose(sums.mean("ffn_act")[layer][mask[layer]], torch.tensor(3.0, dtype=torch.double))
+    untouched = record(model, IDS, ["ffn_act"])["ffn_act", 0]
+    assert torch.allclose(seen_act["ffn_act", 0][..., ~mask[0]], untouched[..., ~mask[0]], atol=1e-6)
+
+
+def test_nothing_is_kept_after_an_edit(llama):
+    with applied(llama, scale(some(llama), 2.0)):
+        llama(IDS)
+        assert gates._flows[llama]
+    assert not gates._flows[llama]
+    with pytest.raises(RuntimeError, match="stop"), applied(llama, scale(some(llama), 2.0)):  # noqa: PT012
+        llama(IDS)
+        raise RuntimeError("stop")
+    assert not gates._flows[llama]
+    before = logits(llama)
+    assert torch.equal(logits(llama), before)
+
+
+def test_edits_of_act_hold_in_padded_batches_and_half_precision():
+    import families
+
+    from mwork_lens.corpora import pad
+    from mwork_lens.evaluate import document_nll
+    from mwork_lens.models import load_model
+
+    model, _ = pair("llama")
+    rows = [[1, *range(5, 5 + n)] for n in (9, 3, 6)]
+    with applied(model, scale(some(model), -2.0)):
+        together = document_nll(model, pad(rows, "en", "abc", bos=1))
+        alone = torch.cat([document_nll(model, pad([row], "en", ["a"], bos=1)) for row in rows])
+    assert torch.allclose(together, alone, atol=1e-4)
+    half = load_model(families.hf_model("llama").bfloat16(), tokenizer=families.tokenizer())
+    plain = oracles.plain(families.hf_model("llama").bfloat16())
+    mask = some(model).masks["ffn_act"]
+    neurons = NeuronSet({"ffn_act": mask})
+    with replaced(
+        plain, {i: (lambda x, i=i: torch.where(mask[i], torch.tensor(1.5, dtype=x.dtype), x)) for i in range(2)}
+    ) as run:
+        expected = run()
+    assert close(logits(half, set_to(neurons, 1.5)).float(), expected.float(), 0.03)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "bloom"])
+def test_generation_under_an_edit_of_act(family):
+    """Token for token what Hugging Face writes with its activation function replaced."""
+    model, plain = pair(family)
+    neurons = some(model, share=0.5)
+    mask = neurons.masks["ffn_act"]
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with replaced(plain, {i: (lambda x, i=i: torch.where(mask[i], -2 * x, x)) for i in range(2)}):
+        expected = plain.generate(IDS, **settings)
+    unedited = plain.generate(IDS, **settings)
+    with torch.no_grad(), applied(model, scale(neurons, -2.0)):
+        found = model.original_model.generate(IDS, **settings)
+    assert found.tolist() == expected.tolist() != unedited.tolist()
+
+
+def test_the_probe_disturbs_no_edit():
+    """A patch for longer texts is in force when the activation function is first asked for; and a probe counts for no edit."""
+    import families
+
+    from mwork_lens.models import load_model
+
+    model = load_model(families.hf_model("llama"), tokenizer=families.tokenizer())
+    source = record(model, document(11), ["ffn"], layers=[1])
+    with applied(model, patch(source)):
+        record(model, document(11), ["ffn_act"])
+    fresh = load_model(families.hf_model("llama"), tokenizer=families.tokenizer())
+    with pytest.raises(RuntimeError, match="never fired"), applied(fresh, scale(some(fresh, "ffn"), 2.0)):
+        gates.activation(fresh, 0)
+
+
+def test_what_half_precision_cannot_tell_apart_is_refused():
+    """Without a module of its own, bfloat16 leaves gelu and its approximations open; float32 decides."""
+    gate = torch.randn(8, 44, generator=torch.Generator().manual_seed(0))
+    up = torch.randn(8, 44, generator=torch.Generator().manual_seed(1))
+    from transformers.activations import ACT2FN
+
+    candidates = [(name, ACT2FN[name]) for name in gates._USUAL]
+    half = gate.bfloat16(), (ACT2FN["gelu"](gate.bfloat16()) * up.bfloat16()), up.bfloat16()
+    with pytest.raises(
+        ValueError, match=r"may be gelu.* or gelu.*: they cannot be told apart in torch.bfloat16; load the model"
+    ):
+        gates._identify(0, *half, candidates)
+    for name in ("gelu", "gelu_new", "quick_gelu", "silu", "relu", "relu2"):
+        found = gates._identify(0, gate, ACT2FN[name](gate) * up, up, candidates)
+        assert torch.allclose(found(gate), ACT2FN[name](gate), atol=1e-6), name
+
+
+def test_an_ffn_of_nan_is_named():
+    import families
+
+    from mwork_lens.models import load_model
+
+    model = load_model(families.hf_model("llama"), tokenizer=families.tokenizer())
+    with torch.no_grad():
+        model.blocks[1].mlp.gate.original_component.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the FFN of layer 1 gives NaN or infinite values"):
+        gates.activation(model, 0)
+
+
+def test_during_counts_the_calls_of_its_phase(llama):
+    """An edit for new tokens that met none did nothing, and says so."""
+    edit = scale(some(llama, "ffn"), 2.0)
+    with (
+        pytest.raises(RuntimeError, match=r"never fired: ffn\[0\] of scale \(new\)"),
+        applied(llama, during(edit, "new")),
+    ):
+        llama(IDS)
+    with applied(llama, during(edit, "prompt")):
+        llama(IDS)
+
+
+def test_the_advice_about_mixed_sets_helps(llama):
+    mixed = some(llama, "ffn") | some(llama, "q")
+    with pytest.raises(ValueError, match=r"take \.only"):
+        mixed.at("ffn_act")
+    assert mixed.only(sites=["ffn"]).at("ffn_act").at("ffn") == some(llama, "ffn")

@@ -204,6 +204,7 @@ def test_means_and_intervals_are_a_plain_bootstrap():
         {
             "condition": ["on"] * 30 + ["off"] * 30,
             "language": (["en"] * 20 + ["de"] * 10) * 2,
+            "question_id": [*range(20), *range(10)] * 2,
             "score": rng.integers(1, 11, 60).astype(float),
         }
     )
@@ -221,11 +222,21 @@ def test_means_and_intervals_are_a_plain_bootstrap():
         assert row.low <= row.mean <= row.high
 
 
+def test_answers_to_one_question_are_drawn_together():
+    """Five answers to each question are not five questions: the interval stays as wide as with one."""
+    rng = np.random.default_rng(1)
+    once = pd.DataFrame({"language": "en", "question_id": range(20), "score": rng.integers(1, 11, 20).astype(float)})
+    often = pd.concat([once] * 5)
+    one, many = (quality(table).iloc[0] for table in (once, often))
+    assert (many["questions"], many["judged"]) == (20, 20)
+    assert (many["mean"], many["low"], many["high"]) == pytest.approx((one["mean"], one["low"], one["high"]))
+
+
 def test_a_language_that_nobody_judged_has_no_mean():
-    table = pd.DataFrame({"language": ["en", "de", "de"], "score": [math.nan, 4.0, 4.0]})
+    table = pd.DataFrame({"language": ["en", "de", "de"], "question_id": [1, 1, 2], "score": [math.nan, 4.0, 4.0]})
     found = quality(table).set_index("language")
     assert found.loc["en", ["mean", "low", "high"]].isna().all()
     assert (found.loc["en", "judged"], found.loc["de", "judged"]) == (0, 2)
     assert found.loc["de", ["mean", "low", "high"]].tolist() == [4, 4, 4]
-    with pytest.raises(ValueError, match="the scores have no column 'condition', only language, score"):
+    with pytest.raises(ValueError, match="the scores have no column 'condition', only language, question_id, score"):
         quality(table, by=["condition"])

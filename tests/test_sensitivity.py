@@ -47,6 +47,7 @@ def trial(table, varied, value, draw=-1):
     return rows
 
 
+@pytest.mark.filterwarnings("ignore:few documents")
 def test_settings_languages_and_domains_are_those_of_lape_by_itself():
     moments = planted(jitter=0.8)
     table = table_of(moments)

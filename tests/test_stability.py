@@ -108,6 +108,7 @@ def test_frequencies_are_those_of_a_bootstrap_with_lists_of_documents(parallel):
     assert sum(((f > 0) & (f < 1)).sum() for f in found.frequency.values()) > 0  # the draws do differ
 
 
+@pytest.mark.filterwarnings("ignore:few documents")
 def test_document_means_are_resampled_as_means_of_shares():
     moments = planted(jitter=0.8)
     found = selection_frequency(moments, resamples=6, per="document", **FIND)
@@ -125,6 +126,7 @@ def test_document_means_are_resampled_as_means_of_shares():
         torch.testing.assert_close(found.frequency[x], times[x] / 6)
 
 
+@pytest.mark.filterwarnings("ignore:few documents")
 def test_a_document_without_tokens_changes_nothing():
     moments = planted()
     counts, sums = (torch.zeros(1, LAYERS, WIDTH, dtype=dtype) for dtype in (torch.int32, torch.float32))
@@ -166,7 +168,7 @@ def test_planted_units_are_always_chosen_and_with_shuffled_labels_nothing_is_fir
     chance = stability_table(shuffled).set_index("language")
     assert (chance["size"] > 0).all()  # LAPE always chooses; resampling tells
     assert chance["jaccard"].mean() < 0.6
-    assert (chance["firm"] < 1).any()
+    assert (chance["firm"] == 0).all()
 
 
 def test_the_tables_say_what_the_frequencies_say():

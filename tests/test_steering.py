@@ -1,5 +1,8 @@
 """Switching languages on and off: values, edits, what is written, what it costs."""
 
+import inspect
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,7 @@ import torch
 from conftest import document, pair
 
 from mwork_lens.capture import as_tokens
-from mwork_lens.collect import moments
+from mwork_lens.collect import document_moments, moments
 from mwork_lens.corpora import Corpus
 from mwork_lens.edits import Edit, applied
 from mwork_lens.interventions import record
@@ -162,7 +165,7 @@ def test_an_edit_without_effect_is_noticed(llama, measured):
     tokens = as_tokens(IDS, llama)
     neurons = some(llama, (0, 3))
     assert require_effect(llama, tokens, *switch(off=neurons)) > 0
-    nothing = Edit({("ffn_act", 0): lambda x: x})
+    nothing = Edit({("ffn_act", 0): lambda x: x.clone()})
     with pytest.raises(RuntimeError, match="leave every logit as it was"):
         require_effect(llama, tokens, nothing)
 
@@ -174,7 +177,7 @@ def test_an_edit_without_effect_is_noticed(llama, measured):
 def written(measured):
     model, _ = pair("llama")
     prompts = {"en": openings(model, TEXTS["en"], tokens=5), "fr": openings(model, TEXTS["fr"], tokens=4)[:2]}
-    doses = (Dose(strength=3.0), Dose(how="add", strength=3.0, phase="new"))
+    doses = (Dose(strength=3.0), Dose(strength=3.0, phase="new"), Dose(how="add", strength=3.0, off_value=-1.0))
     return prompts, steering_responses(
         model, prompts, sets(model), measured, IDENTIFIER, doses=doses, draws=2, max_new_tokens=6, progress=False
     )
@@ -184,9 +187,9 @@ def test_every_condition_is_written_once(written):
     prompts, table = written
     assert list(table.columns) == list(RESPONSES)
     assert set(table["condition"]) == set(CONDITIONS)
-    runs = table.groupby(["source", "target", "condition", "how", "strength", "phase", "draw"]).size()
-    # per source: none, off; per dose: on, both, two random
-    assert len(runs) == 2 * (2 + 2 * 4)
+    runs = table.groupby(["source", "target", "condition", "how", "strength", "phase", "off_value", "draw"]).size()
+    # per source: none; off per phase and value; per dose: on, both, two random
+    assert len(runs) == 2 * (1 + 3 + 3 * 4)
     assert all(count == len(prompts[key[0]]) for key, count in runs.items())
 
 
@@ -198,7 +201,12 @@ def test_responses_are_those_of_the_edits(written, measured):
     values = steering_values(measured, "fr")
     with applied(model, *switch(off=own["en"]), *switch(on=own["fr"], values=values, strength=3.0)):
         expected = [made.text for made in generate(model, prompts["en"], max_new_tokens=6, repetition_penalty=1.1)]
-    chosen = (table["source"] == "en") & (table["condition"] == "both") & (table["how"] == "replace")
+    chosen = (
+        (table["source"] == "en")
+        & (table["condition"] == "both")
+        & (table["how"] == "replace")
+        & (table["phase"] == "all")
+    )
     assert table[chosen]["text"].tolist() == expected
     unsteered = table[(table["source"] == "en") & (table["condition"] == "none")]
     assert unsteered["text"].tolist() == [
@@ -207,11 +215,65 @@ def test_responses_are_those_of_the_edits(written, measured):
     assert (table["identified"] == table["text"].map(identify)).all()
 
 
-def test_phase_matters(written):
-    _, table = written
+def test_phase_and_off_value_matter(written, measured):
+    """The same dose at other positions writes other texts; with prompt and new tokens together it is the dose at all."""
+    prompts, table = written
+    here = table[(table["source"] == "en") & (table["how"] == "replace")]
     for condition in ("on", "both"):
-        here = table[(table["source"] == "en") & (table["condition"] == condition)]
-        assert here[here["phase"] == "all"]["text"].tolist() != here[here["phase"] == "new"]["text"].tolist()
+        texts = {phase: part["text"].tolist() for phase, part in here[here["condition"] == condition].groupby("phase")}
+        assert texts["all"] != texts["new"]
+    model, _ = pair("llama")
+    values = steering_values(measured, "fr")
+    halves = [switch(on=sets(model)["fr"], values=values, strength=3.0, phase=phase) for phase in ("prompt", "new")]
+    with applied(model, *halves[0], *halves[1]):
+        whole = [made.text for made in generate(model, prompts["en"], max_new_tokens=6, repetition_penalty=1.1)]
+    assert whole == here[(here["condition"] == "on") & (here["phase"] == "all")]["text"].tolist()
+    off = table[(table["source"] == "en") & (table["condition"] == "off")]
+    assert set(zip(off["phase"], off["off_value"], strict=True)) == {("all", 0.0), ("new", 0.0), ("all", -1.0)}
+    assert len(steering_table(table).query("condition == 'off' and source == 'en'")) == 3
+
+
+def test_values_of_ones_own(measured):
+    model, _ = pair("llama")
+    prompts, dose = {"en": openings(model, TEXTS["en"], tokens=5)}, Dose(value="q99", strength=4.0)
+    own = {"fr": quantile_values(model, TEXTS["fr"], sets(model)["fr"], 0.99)}
+    given = {"conditions": ("on",), "doses": (dose,), "max_new_tokens": 4, "progress": False}
+    table = steering_responses(model, prompts, sets(model), measured, IDENTIFIER, values=own, **given)
+    with applied(model, *switch(on=sets(model)["fr"], values=own["fr"], strength=4.0)):
+        expected = [made.text for made in generate(model, prompts["en"], max_new_tokens=4, repetition_penalty=1.1)]
+    assert table["text"].tolist() == expected
+    assert set(table["value"]) == {"q99"}
+    with pytest.raises(ValueError, match="values are given for sw, not for the target 'fr'"):
+        steering_responses(model, prompts, sets(model), measured, IDENTIFIER, values={"sw": own["fr"]}, **given)
+
+
+def test_documents_serve_as_moments(llama):
+    strata = measure(llama, TEXTS, document_moments("ffn_act"), progress=False)
+    for kind in ("mean", "firing", "contrast"):
+        pooled = {language: stat.moments() for language, stat in strata.items()}
+        assert torch.allclose(steering_values(strata, "fr", kind), steering_values(pooled, "fr", kind), atol=1e-6)
+
+
+def test_what_is_not_finite_or_of_another_model_is_refused(measured):
+    model, _ = pair("llama")
+    values = steering_values(measured, "fr")
+    for wrong in ({"strength": float("nan")}, {"off_value": float("inf")}):
+        with pytest.raises(ValueError, match="give finite numbers"):
+            switch(on=sets(model)["fr"], values=values, **wrong)
+    with pytest.raises(ValueError, match="set_to: a value is NaN or infinite"):
+        switch(on=sets(model)["fr"], values=values * float("nan"))
+    foreign = {language: replace(stat, model="another") for language, stat in measured.items()}
+    with pytest.raises(ValueError, match=r"the moments of 'en' are of another model \(another\)"):
+        steering_responses(model, {"en": ["w1 w2"]}, sets(model), foreign, IDENTIFIER, progress=False)
+    wide, _ = pair("bloom")
+    with pytest.raises(
+        ValueError, match=r"the neurons are of another model: \[layer, width\] \[2, 44\], this one has \[2, 128\]"
+    ):
+        quantile_values(wide, TEXTS["fr"], NeuronSet(sets(model)["fr"].masks), 0.5)
+    with pytest.raises(ValueError, match="tokens=0: a quantile needs at least one token"):
+        quantile_values(model, TEXTS["fr"], sets(model)["fr"], 0.5, tokens=0)
+    with pytest.raises(ValueError, match=r"applied\(\) takes edits, got tuple: write applied\(model, \*edits\)"):
+        next(inspect.unwrap(applied)(model, switch(off=sets(model)["en"])))
 
 
 def test_finished_runs_are_read_back(tmp_path, measured, monkeypatch):
@@ -288,7 +350,7 @@ def test_openings_have_the_length_asked_for(llama):
 
 def rows(identified, *, condition="both", target="fr", draw=-1, tokens=5, nll=2.0):
     return [
-        ("en", target, condition, "replace", "mean", 1.0, "all", draw, i, "w50", "length", tokens, name, nll, 0.1)
+        ("en", target, condition, "replace", "mean", 1.0, "all", 0.0, draw, i, "w50", "length", tokens, name, nll, 0.1)
         for i, name in enumerate(identified)
     ]
 
@@ -309,10 +371,14 @@ def test_accuracy_counts_empty_and_unknown_as_failures():
     expected = binomtest(2, 4).proportion_ci(method="wilson")
     assert (both["accuracy_low"], both["accuracy_high"]) == pytest.approx((expected.low, expected.high))
     assert (random["accuracy"], random["draw_low"], random["draw_high"], random["responses"]) == (3 / 8, 0.25, 0.5, 8)
+    # the draws share their prompts: four prompts decide, not eight responses (by prompt 1, 1/2, 0, 0)
+    assert random["accuracy_high"] - random["accuracy_low"] > 0.7
     assert (none["target"], none["accuracy"], none["empty"]) == ("fr", 0.0, 1.0)
     assert np.isnan(none["nll"])
     with pytest.raises(ValueError, match="responses lack the column 'identified'"):
         steering_table(pd.DataFrame(data, columns=list(RESPONSES)).drop(columns="identified"))
+    with pytest.raises(ValueError, match="these responses have no target: say whose accuracy"):
+        steering_table(pd.DataFrame(rows(["fr"], condition="none", target=""), columns=list(RESPONSES)))
     with pytest.raises(ValueError, match="no responses"):
         steering_table(pd.DataFrame([], columns=list(RESPONSES)))
 
@@ -347,5 +413,7 @@ def test_damage_is_the_change_of_the_loss(measured):
         row = table[table["language"] == language].iloc[0]
         assert row["dnll"] == pytest.approx(total / tokens, abs=1e-4)
         assert row["dnll_low"] <= row["dnll"] <= row["dnll_high"]
+    with pytest.raises(ValueError, match="nothing to steer from 'en': targets are en"):
+        damage(model, TEXTS, own, measured, targets=["en"])
     with pytest.raises(ValueError, match="use phase='all'"):
         damage(model, TEXTS, own, measured, doses=(Dose(phase="new"),))

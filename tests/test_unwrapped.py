@@ -15,20 +15,8 @@ from mwork_lens.sites import shape_of
 from mwork_lens.unwrapped import unwrapped
 
 SITES = ("ffn", "ffn_gate", "ffn_act")
-SHARED = {
-    "llama",
-    "llama_mha_bias",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma3",
-    "olmo2",
-    "gpt2",
-    "neox",
-    "cohere",
-    "cohere_qk_norm",
-}
-"""Families of which both models have the same FFN weights, and fused attention computes the same."""
+SHARED = {"llama", "llama_mha_bias", "mistral", "qwen2", "qwen3", "gemma3", "olmo2", "cohere", "cohere_qk_norm"}
+"""Families of which both models have the same weights, and fused attention computes the same."""
 
 
 def batch(lengths=(9, 4, 6)):
@@ -82,6 +70,34 @@ def test_left_padding_runs_through_the_hook_points(llama):
     mask = torch.arange(8)[None] >= 3
     assert unwrapped(llama, Tokens(ids, mask, attention_mask=mask), SITES) is None
     assert unwrapped(llama, Tokens(ids, mask), SITES) is not None
+    hole = torch.tensor([[True] * 3 + [False] + [True] * 4])
+    assert unwrapped(llama, Tokens(ids, hole, attention_mask=hole), SITES) is None
+
+
+def test_capture_uses_it_when_asked(llama, monkeypatch):
+    from mwork_lens import unwrapped as module
+
+    runs = []
+    real = module.Unwrapped.run
+    monkeypatch.setattr(module.Unwrapped, "run", lambda self, *given: runs.append(1) or real(self, *given))
+    collected(llama, batch(), SITES, fused=False)
+    collected(llama, batch(), ("ffn", "z"), fused=True)
+    assert not runs
+    collected(llama, batch(), SITES, fused=True)
+    moments("ffn_act")(llama, batch())
+    assert len(runs) == 2
+
+
+def test_a_copy_of_the_model_has_its_own():
+    import copy
+
+    model = load_model(families.hf_model("llama"), tokenizer=families.tokenizer())
+    before = moments("ffn")(model, batch())
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.blocks[0].mlp.gate.original_component.weight.mul_(-1)
+    assert torch.equal(moments("ffn")(model, batch()).total["ffn"], before.total["ffn"])
+    assert not torch.allclose(moments("ffn")(twin, batch()).total["ffn"], before.total["ffn"])
 
 
 def test_weights_changed_in_place_are_followed_and_new_ones_refused():
@@ -95,6 +111,21 @@ def test_weights_changed_in_place_are_followed_and_new_ones_refused():
     assert not torch.allclose(moments("ffn")(model, batch()).square["ffn"], before.square["ffn"])
     gate.weight = torch.nn.Parameter(gate.weight.detach() * 2)
     assert unwrapped(model, batch(), SITES) is None
+
+
+@pytest.mark.parametrize("family", ["llama", "neox", "gpt2", "bloom"])
+def test_an_edit_of_attention_weights_is_followed(family):
+    """Whatever TransformerLens computes with - the weight itself, a split copy, a new parameter - statistics are of that."""
+    model = load_model(families.hf_model(family), tokenizer=families.tokenizer())
+    before = moments("ffn")(model, batch())
+    query = model.blocks[0].attn.q.original_component
+    with torch.no_grad():
+        query.weight.mul_(-2)
+    query.weight = torch.nn.Parameter(query.weight.detach().clone())
+    fast, slow = (collected(model, batch(), ("ffn",), fused=fused)[1, "ffn"] for fused in (True, False))
+    kept = batch().keep
+    assert torch.allclose(fast[kept], slow[kept], atol=1e-5 * float(slow.abs().max()))
+    assert not torch.allclose(moments("ffn")(model, batch()).square["ffn"][1], before.square["ffn"][1])
 
 
 def test_half_precision_is_accepted():

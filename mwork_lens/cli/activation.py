@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .console import fail_on, guarded, print_table, say
+from .console import fail_on, guarded, print_table, say, warn
 from .options import (
     Corpora,
     Device,
@@ -30,7 +30,14 @@ from .options import (
     take,
 )
 
-METHODS = ("lape", "lap", "lave", "penalised", "ap")
+METHODS = {
+    "lape": ("rate", "filter_rate", "bar_rate"),
+    "lap": ("bar_rate",),
+    "lave": ("rate", "filter_rate", "bar_rate"),
+    "penalised": ("rate", "bar_rate"),
+    "ap": ("rate",),
+}
+"""Methods, and which of the rates each of them reads."""
 STRATA, MOMENTS, NEURONS = "documents.safetensors", "moments.safetensors", "neurons.safetensors"
 """Files of a folder that `lape` writes and other commands read."""
 
@@ -64,6 +71,7 @@ def lape(
         from ..collect import document_moments
         from ..corpora import load_corpora
         from ..detect.inputs import require_several
+        from ..detect.lape import require_rate
         from ..masks import write_masks
         from ..measure import measure
         from ..models import describe, load_model
@@ -74,6 +82,10 @@ def lape(
 
         if method not in METHODS:
             raise ValueError(f"--method {method!r}: choose from {', '.join(METHODS)}")
+        rates = {"rate": rate, "filter_rate": filter_rate, "bar_rate": bar_rate}
+        for name, value in rates.items():
+            require_rate(f"--{name.replace('_', '-')}", value)
+        used = {name: rates[name] for name in METHODS[method]}
         texts = take(load_corpora(corpora, codes(languages), limit=limit), part)
         if method != "lap":
             require_several(texts, method.upper())
@@ -81,9 +93,8 @@ def lape(
         statistic = document_moments("ffn_act", length=length)
         measured = measure(loaded, texts, statistic, out=out / "shards", resume=resume, allow_failures=True)
         pooled = {language: strata.moments() for language, strata in measured.items()}
-        rates = {"rate": rate, "filter_rate": filter_rate, "bar_rate": bar_rate}
         sets = _detect(method, measured, pooled, rates)
-        parameters = {**statistic.parameters(), "method": method, "part": part, "seed": seed, **rates}
+        parameters = {**statistic.parameters(), "method": method, "part": part, "seed": seed, **used}
         made = Run(method, parameters, describe(loaded), {x: texts[x].facts() for x in measured}, seed)
         save(measured.stats, out / STRATA, made)
         save(pooled, out / MOMENTS, made)
@@ -91,6 +102,8 @@ def lape(
         save(layer_counts(sets), out / "counts.parquet", made)
         save(overlap(sets), out / "overlap.parquet", made)
         write_svg(draw_layers(layer_counts(sets))[0].figure, out / "layers.svg")
+        for stale in ("stability.parquet", "sensitivity.parquet", "sensitivity.svg"):
+            (out / stale).unlink(missing_ok=True)  # of an earlier run with another method or rate
         firm: dict[str, Any] = {}
         if method == "lape" and resamples:
             table = stability_table(selection_frequency(measured.stats, resamples=resamples, seed=seed, **rates))
@@ -153,6 +166,8 @@ def sensitivity(
         from ..storage import Run, load, load_run, save
 
         strata = load(folder / STRATA)
+        if len(strata) < 3:
+            warn("with two languages none can be left out: only the other settings are varied")
         made = load_run(folder / STRATA)
         given = {
             name: made["parameters"][name] for name in ("rate", "filter_rate", "bar_rate") if name in made["parameters"]
@@ -163,6 +178,7 @@ def sensitivity(
             bars=numbers(bars, "--bars"),
             domains="topics" if domains else None,
             draws=draws,
+            leave_out=len(strata) > 2,
             seed=seed,
             **given,
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .activation import MOMENTS, NEURONS
+from .activation import MOMENTS, NEURONS, STRATA
 from .console import guarded, print_table, say, warn
 from .options import (
     Corpora,
@@ -27,6 +27,7 @@ from .options import (
     Seed,
     app,
     codes,
+    load_sets,
     numbers,
     take,
 )
@@ -45,7 +46,7 @@ def perplexity(
     part: Part = None,
     out: Out = Path("mwork-perplexity"),
     resume: Resume = False,
-    draws: Annotated[int, typer.Option(min=0, help="Random sets per language.")] = 10,
+    draws: Annotated[int, typer.Option(min=0, help="Random sets per language.")] = 20,
     seed: Seed = 0,
     revision: Revision = None,
     dtype: Dtype = None,
@@ -60,13 +61,15 @@ def perplexity(
         from ..perplexity.scores import perplexity_scores
         from ..perplexity.tables import perplexity_matrix, selectivity
         from ..plots import perplexity_heatmap, write_svg
-        from ..storage import Run, load, save
+        from ..storage import Run, save
 
-        sets = load(neurons)
+        sets = load_sets(neurons)
         texts = take(load_corpora(corpora, codes(languages), limit=limit), part)
         _warn_seen(neurons, texts)
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         chosen = {language: sets[language] for language in sets if language in texts}
+        if lost := [language for language in sets if language not in texts]:
+            warn(f"no texts for {', '.join(lost)}, so their neurons are left alone")
         scores = perplexity_scores(loaded, texts, chosen, draws=draws, seed=seed, length=length, out=out, resume=resume)
         matrix, rows = perplexity_matrix(scores, seed=seed), selectivity(scores, seed=seed)
         parameters = {"neurons": str(neurons), "draws": draws, "length": length, "part": part}
@@ -100,14 +103,24 @@ def _range(cell: Any) -> str:
 
 
 def _warn_seen(neurons: Path, texts: Any) -> None:
-    """Say so when the texts are those the neurons were found on."""
-    from ..storage import load_run
+    """Say so when texts are among those the neurons were found on: by name where the documents are kept beside them, else as a whole."""
+    from ..storage import load, load_run
 
     found_on = load_run(neurons).get("corpora", {})
-    same = [language for language, corpus in texts.items() if found_on.get(language) == corpus.facts()]
+    kept = load(neurons.parent / STRATA) if (neurons.parent / STRATA).exists() else {}
+    same = [
+        language
+        for language, corpus in texts.items()
+        if found_on.get(language) == corpus.facts()
+        or (
+            language in kept
+            and found_on.get(language, {}).get("source") == corpus.source
+            and set(kept[language].documents) & set(corpus.ids)
+        )
+    ]
     if same:
         warn(
-            f"the texts of {', '.join(same)} are those the neurons were found on: score others (--corpora), or another --part"
+            f"texts of {', '.join(same)} are among those the neurons were found on: score others (--corpora), or another --part"
         )
 
 
@@ -126,6 +139,7 @@ def steer(
     how: Annotated[str, typer.Option(help="replace or add.")] = "replace",
     value: Annotated[str, typer.Option(help="mean, firing or contrast.")] = "mean",
     phase: Annotated[str, typer.Option(help="all, prompt or new positions.")] = "all",
+    off_value: Annotated[float, typer.Option(help="act(gate) of neurons that are off.")] = 0.0,
     prompt: Annotated[int, typer.Option(min=2, help="Tokens of a prompt: the opening of a document.")] = 12,
     new: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 32,
     draws: Annotated[int, typer.Option(min=1, help="Random sets per target and dose.")] = 3,
@@ -147,18 +161,19 @@ def steer(
         from ..steering.responses import Dose, openings, steering_responses
         from ..steering.tables import damage, steering_table
         from ..storage import Run, load, save
+        from ..writing.confusion import language_accuracy
         from ..writing.identify import lingua_identifier, script_identifier
 
         if identify not in ("lingua", "script"):
             raise ValueError(f"--identify {identify!r}: choose lingua or script")
-        sets, moments = load(folder / NEURONS), load(folder / MOMENTS)
+        sets, moments = load_sets(folder / NEURONS), load(folder / MOMENTS)
         texts = take(load_corpora(corpora, None, limit=limit), part)
         _warn_seen(folder / NEURONS, texts)
         if source not in texts:
             raise ValueError(f"--source {source!r}: there are texts in {', '.join(texts)}")
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         targets = codes(target) or [language for language in sets if language != source]
-        doses = [Dose(how, value, factor, phase) for factor in numbers(strength, "--strength")]
+        doses = [Dose(how, value, factor, phase, off_value) for factor in numbers(strength, "--strength")]
         identifier = lingua_identifier() if identify == "lingua" else script_identifier([source, *targets])
         written = steering_responses(
             loaded, {source: openings(loaded, texts[source], tokens=prompt)}, sets, moments, identifier, targets=targets, doses=doses,
@@ -174,6 +189,10 @@ def steer(
         made = Run("steering", parameters, describe(loaded), {x: c.facts() for x, c in texts.items()}, seed)
         save(written, out / "responses.parquet", made)
         save(table, out / "steering.parquet", made)
+        steered = written[written["target"] != ""].assign(language=lambda rows: rows["target"])
+        by = ["source", "condition", "strength"]
+        save(language_accuracy(steered, identifier, by=by), out / "lines.parquet", made)
+        (out / "damage.parquet").unlink(missing_ok=True)  # of an earlier run with another phase
         if phase == "all":
             harm = damage(
                 loaded, texts, sets, moments, targets=targets, source=source, doses=doses, draws=draws, seed=seed
@@ -220,7 +239,7 @@ def geometry(
         from ..geometry.tables import dominance, meeting, retrieval, similarity
         from ..models import describe, load_model
         from ..plots import dominance_curves, retrieval_curves, similarity_curves, write_svg
-        from ..storage import Run, load, save
+        from ..storage import Run, save
 
         if pool not in ("last", "mean"):
             raise ValueError(f"--pool {pool!r}: choose last or mean")
@@ -234,7 +253,7 @@ def geometry(
             "dominance": dominance(found, seed=seed),
         }
         if neurons is not None:
-            tables["meeting"] = meeting(tables["similarity_centred"], layer_counts(load(neurons)), seed=seed)
+            tables["meeting"] = meeting(tables["similarity_centred"], layer_counts(load_sets(neurons)), seed=seed)
         made = Run(
             "geometry",
             {"pool": pool, "length": length},
@@ -265,7 +284,8 @@ def geometry(
         if neurons is not None:
             row = tables["meeting"][tables["meeting"]["language"] == "all"].iloc[0]
             say(
-                f"neurons per layer against similarity: Spearman {row['rho']:+.2f}, p = {row['p']:.2f} over {row['layers']:.0f} layers"
+                f"neurons per layer against similarity: Spearman {row['rho']:+.2f}, p = {row['p']:.2f} over {row['layers']:.0f} layers, which are "
+                f"not independent; with so few, only |rho| of {row['detectable']:.2f} or more could be told from chance"
             )
         say(f"tables and figures: {out}")
 

@@ -1,7 +1,8 @@
 """The options that commands share, and the app they belong to. Heavy imports happen inside the commands."""
 
+import math
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -63,6 +64,27 @@ def numbers(text: str, option: str) -> list[float]:
         ValueError: Something else.
     """
     try:
-        return [float(number) for number in text.split(",")]
+        found = [float(number) for number in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} {text!r}: give numbers separated by commas, such as 1,2,4") from None
+        found = []
+    if not found or not all(math.isfinite(number) for number in found):
+        raise ValueError(f"{option} {text!r}: give numbers separated by commas, such as 1,2,4")
+    return found
+
+
+def load_sets(path: Path) -> dict[str, Any]:
+    """Neuron sets per language, as `lape` and `detect` save them.
+
+    Raises:
+        ValueError: The file holds something else.
+        FileNotFoundError: There is none.
+    """
+    from ..neurons import NeuronSet
+    from ..storage import load
+
+    sets = load(path)
+    if not isinstance(sets, dict) or not all(isinstance(held, NeuronSet) for held in sets.values()):
+        raise ValueError(
+            f"{path} holds no neuron sets per language: give neurons.safetensors of `lape`, or specific.safetensors of `detect`"
+        )
+    return sets

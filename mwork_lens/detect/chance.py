@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..neurons import NeuronSet
-from ..sites import FFN_SITES, Site
+from ..sites import FFN_SITES, Site, unit_site
 from ..stats import Moments
 from ..storage import content_hash
 from ..strata import DocumentMoments
@@ -47,7 +47,7 @@ def matched_random(
     masks = {}
     for site, mask in neurons.masks.items():
         frequency = _frequency(like, site)
-        banned = exclude.masks[site] if exclude is not None and site in exclude.masks else torch.zeros_like(mask)
+        banned = _banned(exclude, site, mask)
         masks[site] = torch.stack(
             [
                 _draw(
@@ -107,9 +107,18 @@ def _anywhere(neurons: NeuronSet, exclude: NeuronSet | None, generator: torch.Ge
     """As many in each site, in whatever layer: the layers of a site as one long one."""
     masks = {}
     for site, mask in neurons.masks.items():
-        banned = exclude.masks[site] if exclude is not None and site in exclude.masks else torch.zeros_like(mask)
+        banned = _banned(exclude, site, mask)
         masks[site] = _draw(mask.flatten(), banned.flatten(), None, generator, f"site {site!r}").reshape(mask.shape)
     return NeuronSet(masks, model=neurons.model)
+
+
+def _banned(exclude: NeuronSet | None, site: Site, mask: Tensor) -> Tensor:
+    """Units never drawn; an FFN unit is the same unit at whichever FFN site a set names it."""
+    banned = torch.zeros_like(mask)
+    for name, held in (exclude.masks if exclude is not None else {}).items():
+        if unit_site(name) == unit_site(site):
+            banned |= held
+    return banned
 
 
 def _frequency(like: Like | None, site: Site) -> Tensor | None:
@@ -154,9 +163,11 @@ def p_value(observed: float, draws: Sequence[float], *, larger: bool = True) -> 
         larger: Whether a larger value is more extreme.
 
     Raises:
-        ValueError: There is no draw.
+        ValueError: There is no draw, or a nan.
     """
     if not len(draws):
         raise ValueError("a p-value needs random draws: give at least one, better ten or more")
+    if any(value != value for value in (observed, *draws)):
+        raise ValueError("a p-value of nan: a condition without a score compares with nothing; leave it out")
     extreme = sum((d >= observed) if larger else (d <= observed) for d in draws)
     return (1 + extreme) / (1 + len(draws))

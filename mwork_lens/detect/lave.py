@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..neurons import NeuronSet
-from ..stats import Moments
+from ..strata import DocumentMoments
 from .inputs import AnyMoments, neuron_sets, require_several, site_of
 from .lape import language_entropy, select, warn_few_tokens
 
@@ -40,7 +40,7 @@ def lave(
     Warns when a language has fewer than 1000 tokens.
 
     Args:
-        moments: Per language, statistics of one model; `sign="rectified"` needs `Moments`.
+        moments: Per language, statistics of one model; `sign="rectified"` needs `Moments`, or whole `DocumentMoments`.
         sign: What is done to negative activations, see above.
         rate: Share of all units to choose.
         filter_rate: Quantile of all means that a unit must exceed in some language.
@@ -69,7 +69,7 @@ def activation_values(
     """Mean activation of each unit in each language, made non-negative; float64, in the unit of the activation.
 
     Raises:
-        ValueError: An unknown sign, `rectified` of `DocumentMoments`, or what `lave` refuses.
+        ValueError: An unknown sign, `rectified` of documents taken out, or what `lave` refuses.
     """
     if sign not in _SIGNS:
         raise ValueError(f"sign={sign!r} is unknown: choose from {', '.join(_SIGNS)}")
@@ -77,11 +77,13 @@ def activation_values(
     columns = []
     for language, value in moments.items():
         if sign == "rectified":
-            if not isinstance(value, Moments):
-                raise ValueError(
-                    f"sign='rectified' needs the sum of the positive part, which {type(value).__name__} of {language!r} do not keep: "
-                    "measure moments(...), or choose sign='clamp'"
-                )
+            if isinstance(value, DocumentMoments):
+                if value.pooled is None:
+                    raise ValueError(
+                        f"sign='rectified' needs the sum of the positive part, which is lost where documents were taken out ({language!r}): "
+                        "give all documents that were measured, or choose sign='clamp'"
+                    )
+                value = value.pooled
             columns.append(value.rectified[chosen].double() / value.n)
         else:
             mean = value.mean(chosen).double()

@@ -32,6 +32,8 @@ Source = str | Path | Mapping[str, Tensor]
 """A checkpoint: state dict, `.safetensors` file, its `.index.json`, or a folder of them, under Hugging Face names."""
 
 _STILL = 1e-6
+_SAME = 1e-2
+"""Relative difference up to which `before` is this model, saved in another precision."""
 _WRAPPER = "._original_component"
 
 
@@ -94,7 +96,7 @@ def change_rates(model: Any, before: Source, after: Source) -> Float[Tensor, "la
     """Relative change r of each FFN unit, float64; infinite for a unit whose weights were 0.
 
     Raises:
-        ValueError: A checkpoint lacks a matrix, has it in another shape, or holds nan or infinity there.
+        ValueError: A checkpoint lacks a matrix, has it in another shape, or holds nan or infinity there; `before` is not this model.
         FileNotFoundError: A checkpoint is not there.
         NotImplementedError: The model's FFN weights are not views of its parameters.
     """
@@ -114,6 +116,10 @@ def change_rates(model: Any, before: Source, after: Source) -> Float[Tensor, "la
                     "PV cannot tell where a checkpoint keeps it; load the model without device_map"
                 )
             a, b = old.rows(view, candidates), new.rows(view, candidates)
+            if not torch.allclose(a, view.detach().cpu().to(a.dtype), rtol=_SAME, atol=_SAME * float(a.abs().max())):
+                raise ValueError(
+                    f"{matrix} of layer {layer} in {old} is not this model's: `before` must be the model itself, as it was before tuning"
+                )
             moved = moved + (b - a).square().sum(1, dtype=torch.double)
             size = size + a.square().sum(1, dtype=torch.double)
         if not bool((moved + size).isfinite().all()):

@@ -63,7 +63,7 @@ def perplexity_scores(
     texts: Mapping[str, Corpus],
     neurons: Sets,
     *,
-    draws: int = 10,
+    draws: int = 20,
     like: Any = None,
     seed: int = 0,
     size: int = 16,

@@ -5,8 +5,9 @@ resampled by their id, jointly for all languages and conditions, so parallel doc
 intervals of a cell are those of `evaluate.difference`.
 
 A p-value is empirical and one-sided, of the language's own neurons against the random draws of its row. Random draws know nothing of languages
-but harm some columns more than others; so does a detector that finds nothing but generally important neurons. Hence the second test,
-`p_permutation`: is the mean selectivity larger than when rows are assigned to languages in any other way? Row and column effects cancel in it.
+but harm some columns more than others; so does a detector that finds nothing but generally important neurons, and the harm may grow with the size
+of a set times the fragility of a language. Hence the second test, `p_permutation`, on ranks: within each row, is the language itself ranked
+higher than when rows are assigned to languages in any other way? Rows that order the columns alike give no evidence, whatever their sizes.
 """
 
 # pandas types a column as anything it might be
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control, rankdata
 
 from ..detect.chance import p_value
 from ..evaluate import resample
@@ -29,7 +31,7 @@ SCORES = (*_CONDITION, "language", "document", "nll", "tokens")
 """Columns of `perplexity_scores`: one row a condition and document. `share_scores` has `share` in front."""
 MATRIX = (
     *("off", "neurons", "count", "language", "nll", *(f"{x}{edge}" for x in ("dnll", "dppl") for edge in _EDGES)),
-    *("random_low", "random_high", "p", "draws"),
+    *("random_low", "random_high", "p", "q", "draws"),
 )
 """Columns of `perplexity_matrix`: one row a cell."""
 CURVE = ("share", *MATRIX)
@@ -132,7 +134,8 @@ def perplexity_matrix(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         Columns `MATRIX`. The unmasked model comes first (`off` "", differences 0), then per language one row `own` and one row `random` (the mean
         over its draws) for each language evaluated. nll: nats per token; dnll: its difference to the unmasked model, above zero is harm;
         dppl = exp(nll) - exp(unmasked nll) (of random rows the mean over draws); `_low` and `_high`: 95 % paired document bootstrap.
-        random_low, random_high: smallest and largest dnll of the row's draws; p: one-sided, of own against them (nan elsewhere).
+        random_low, random_high: smallest and largest dnll of the row's draws; p: one-sided, of own against them (nan elsewhere); q: p
+        corrected for the number of cells (Benjamini-Hochberg).
         A language without neurons has a row of nan.
 
     Raises:
@@ -166,10 +169,14 @@ def perplexity_matrix(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                         low,
                         high,
                         p,
+                        np.nan,
                         len(chance),
                     )
                 )
-    return pd.DataFrame(rows, columns=list(MATRIX))
+    table = pd.DataFrame(rows, columns=list(MATRIX))
+    if (known := table["p"].notna()).any():
+        table.loc[known, "q"] = false_discovery_control(table.loc[known, "p"])
+    return table
 
 
 def share_curve(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -210,7 +217,7 @@ def selectivity(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         languages with neurons. diagonal: dnll of the language itself; off_diagonal: mean dnll of the others; selectivity: their
         difference, with its 95 % interval; rank of the diagonal (1 = largest harm; a tie counts against it; the mean rank in "all");
         largest: how many of `rows` have rank 1; p: one-sided, of own against its draws; p_permutation (own rows of "all"): share of the
-        assignments of rows to languages that are at least as selective.
+        assignments of rows to languages whose diagonal ranks as high, on average over rows; 1 / K! at least (K languages).
 
     Raises:
         ValueError: As in `perplexity_matrix`; a single language is evaluated, or a row has no column.
@@ -253,7 +260,8 @@ def selectivity(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         total |= {name: sum(row[name] for _, row in held) for name in ("largest", "rows")}
         if kind == "own" and len(held) > 1:
             chosen = [cells.languages.index(row["off"]) for _, row in held]
-            total["p_permutation"] = _permuted(cells.dnll[np.ix_([i for i, _ in held], chosen, [0])][..., 0], seed)
+            harm = cells.dnll[np.ix_([i for i, _ in held], chosen, [0])][..., 0]
+            total["p_permutation"] = _permuted(rankdata(harm, axis=1), seed)
         rows.append(total)
     table = pd.DataFrame(rows).reindex(columns=list(SELECTIVITY))
     own = table["neurons"] == "own"
@@ -272,7 +280,7 @@ def _row(parts: np.ndarray) -> dict[str, float]:
 
 
 def _permuted(harm: np.ndarray, seed: int) -> float:
-    """Share of assignments of rows to columns, the given one included, whose cells hold as much harm: harm is [row, its languages]."""
+    """Share of assignments of rows to columns, the given one included, whose cells hold as much: harm is [row, its languages]."""
     size = len(harm)
     if size <= _EXACT:
         orders = np.array(list(permutations(range(size))))

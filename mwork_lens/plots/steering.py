@@ -49,19 +49,22 @@ def dose_curves(
         panels = make_panels(axes, len(kinds), height=1.7)
         for panel, kind in zip(panels, kinds, strict=True):
             source, target, *_ = kind
-            colour, part = colours[target], _pick(table, dict(zip(_KIND, kind, strict=True)))
-            part = part.sort_values("strength")
+            colour = colours[target]
+            part = _pick(table, dict(zip(_KIND, kind, strict=True))).sort_values("strength")
             chance = part[part["condition"] == "random"].dropna(subset=["draw_low"])
             if len(chance):
                 x, low, high = (chance[name].to_numpy(float) for name in ("strength", "draw_low", "draw_high"))
-                # a range of one strength, or from 0 to 0, is still to be seen
-                panel.fill_between(x, low, high, zorder=1, **{**_HATCHED, "linewidth": 2.5, "facecolor": "#DCDCDC"})
-                panel.vlines(x, low, high, color=_FAINT, linewidth=4, zorder=1)
+                # an edge, so that a range from 0 to 0 is still to be seen; and a bar for that of one strength
+                panel.fill_between(x, low, high, zorder=1, **{**_HATCHED, "linewidth": 1.8})
+                if len(x) == 1:
+                    panel.vlines(x, low, high, color=_FAINT, linewidth=4, zorder=1)
             before = _pick(table, {"source": source, "target": target, "condition": "none"})
             for level in before["accuracy"]:
                 panel.axhline(level, color=GREY, linestyle=(0, (4, 2)), linewidth=1.4, zorder=2)
             for condition, look in (("on", {"markerfacecolor": "white", "linewidth": 1.0}), ("both", {})):
                 mine = part[part["condition"] == condition]
+                if not len(mine):
+                    continue
                 x = mine["strength"].to_numpy(float)
                 if condition == "both" or "both" not in {*part["condition"]}:
                     low, high = (mine[name].to_numpy(float) for name in ("accuracy_low", "accuracy_high"))
@@ -69,8 +72,7 @@ def dose_curves(
                     if len(x) == 1:
                         panel.vlines(x, low, high, color=colour, linewidth=1.3, zorder=2.5)
                 shown: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 3.5, "zorder": 3, **look}
-                if len(mine):
-                    panel.plot(x, mine["accuracy"].to_numpy(float), label=condition, clip_on=False, **shown)
+                panel.plot(x, mine["accuracy"].to_numpy(float), label=condition, clip_on=False, **shown)
             note = _note(kind, kinds)
             panel.set_title(language_name(target), color=colour, pad=15 if note else None)
             panel.annotate(note, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8, color=GREY)
@@ -97,10 +99,9 @@ def _note(kind: tuple[str, ...], kinds: list[tuple[str, ...]]) -> str:
     """What tells a panel from the others, beside its target."""
     source, _, how, value, phase = kind
     several = [len({other[i] for other in kinds}) > 1 for i in (0, 2, 3, 4)]
-    words = [f"from {source}"] if several[0] else []
-    if several[1] or several[2]:
-        words.append(f"{how} {value}")
-    return ", ".join([*words, *([{"all": "all tokens"}.get(phase, f"{phase} only")] if several[3] else [])])
+    texts = (f"from {source}", f"{how} {value}", "all tokens" if phase == "all" else f"{phase} only")
+    shown = (several[0], several[1] or several[2], several[3])
+    return ", ".join(text for text, needed in zip(texts, shown, strict=True) if needed)
 
 
 def _dose_handles(conditions: set[str]) -> list[Any]:
@@ -108,15 +109,13 @@ def _dose_handles(conditions: set[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
     look: dict[str, Any] = {"color": INK, "marker": "o", "markersize": 3.5}
-    texts = {"both": "source off, target on (95% interval)", "on": "target on"}
-    handles: list[Any] = [
-        Line2D([], [], label=texts["both"], **look),
-        Line2D([], [], label=texts["on"], markerfacecolor="white", linewidth=1.0, **look),
-        Line2D([], [], label="unsteered", color=GREY, linestyle=(0, (4, 2)), linewidth=1.4),
-        Patch(label="random neurons: range", **_HATCHED),
-    ]
-    names = ("both", "on", "none", "random")
-    return [handle for handle, name in zip(handles, names, strict=True) if name in conditions]
+    handles: dict[str, Any] = {
+        "both": Line2D([], [], label="source off, target on (95% interval)", **look),
+        "on": Line2D([], [], label="target on", markerfacecolor="white", linewidth=1.0, **look),
+        "none": Line2D([], [], label="unsteered", color=GREY, linestyle=(0, (4, 2)), linewidth=1.4),
+        "random": Patch(label="random neurons: range", **_HATCHED),
+    }
+    return [handle for name, handle in handles.items() if name in conditions]
 
 
 def fluency_against_accuracy(
@@ -160,11 +159,10 @@ def fluency_against_accuracy(
                 facecolors=colour if phase == "all" else "white", edgecolors=colour, linewidths=0.9,
             )  # fmt: skip
         before = table[(table["condition"] == "none") & table["target"].isin(languages)]
-        axes.scatter(
-            before["nll"], before["accuracy"], marker="+", s=60, color=INK, linewidths=1.4, zorder=4, clip_on=False
-        )
-        axes.set(xlabel="fluency: NLL under the unsteered model, nats per token (right is worse)")
-        axes.set(ylabel="language accuracy", ylim=(-0.03, 1.03))
+        look |= {"marker": "+", "s": 60, "color": INK, "linewidths": 1.4, "zorder": 4}
+        axes.scatter(before["nll"], before["accuracy"], **look)
+        x = "fluency: NLL under the unsteered model, nats per token (right is worse)"
+        axes.set(xlabel=x, ylabel="language accuracy", ylim=(-0.03, 1.03))
         axes.grid(color=PALE, linewidth=0.6)
         _price_legend(axes, steered, colours, table, mine)
     return axes
@@ -185,9 +183,8 @@ def _price_legend(axes: Any, steered: pd.DataFrame, colours: dict[str, str], tab
     handles = [mark(language_name(name), color=colours[name], marker="s", markersize=7) for name in languages]
     texts = {"replace": "replace act(gate)", "add": "add to act(gate)"}
     handles += [mark(texts.get(how, how), marker=_MARKERS.get(how, "s")) for how in unique(steered, "how")]
-    names = {"mean": "value: mean", "firing": "value: mean of firing", "contrast": "value: contrast"}
     for value in values if len(values) > 1 else ():
-        handles.append(mark(names.get(value, value), linestyle=_DASHES.get(value, "-"), linewidth=1.3))
+        handles.append(mark(f"value: {value}", linestyle=_DASHES.get(value, "-"), linewidth=1.3))
     if (steered["phase"] != "all").any():
         handles.append(mark("some positions only", marker="o", markerfacecolor="white"))
     if (table["condition"] == "random").any():
@@ -213,17 +210,16 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
     Raises:
         ValueError: The table is empty or lacks a column, or holds no rows of `both`.
     """
-    value = ["dnll", "dnll_low", "dnll_high"]
-    needed = ["source", "target", "condition", "how", "value", "strength", "draw", "language", *value]
+    keys = ["source", "target", "how", "value", "strength"]
+    needed = [*keys, "condition", "draw", "language", "dnll", "dnll_low", "dnll_high"]
     require_columns(table, needed, "damage", "damage")
     own = table[table["condition"] == "both"]
     require_columns(own, needed, "damage", "damage")
-    keys = ["source", "target", "how", "value", "strength"]
     rows = list(own[keys].drop_duplicates().itertuples(index=False, name=None))
     languages, random = unique(own, "language"), table[table["condition"] == "random"]
     blocks = ["both", "random"] if len(random) else ["both"]
-    shown = table[table["condition"].isin(blocks)]
-    top = max(float(np.nanmax(np.abs(shown["dnll"].to_numpy(float)), initial=0.0)), 1e-9)
+    shown = table.loc[table["condition"].isin(blocks), "dnll"].abs()
+    top = max(float(np.nanmax(shown.to_numpy(float), initial=0.0)), 1e-9)
     small = len(languages) > 8
     with house_style():
         if axes is None:
@@ -251,9 +247,10 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
                 )
                 mine = _pick(own, chosen).set_index("language").reindex(languages)
                 level = mine["dnll"] if block == "both" else chance["mean"]
-                values = np.ma.masked_invalid(level.to_numpy(float)[None])
+                values = level.to_numpy(float)[None]
                 grid = np.arange(len(languages) + 1) - 0.5
-                axes.pcolormesh(grid, [y - 0.5, y + 0.5], values, cmap=shades, norm=norm, edgecolors="white", lw=1.5)
+                look_of: dict[str, Any] = {"cmap": shades, "norm": norm, "edgecolors": "white", "linewidth": 1.5}
+                axes.pcolormesh(grid, [y - 0.5, y + 0.5], np.ma.masked_invalid(values), **look_of)
                 for x, language in enumerate(languages):
                     cell = _cell(mine.loc[language], chance.loc[language], block, top)
                     _write(axes, x, y, cell, _ink(shades(norm(values[0, x]))), small)
@@ -274,7 +271,11 @@ def damage_heatmap(table: pd.DataFrame, *, axes: "matplotlib.axes.Axes | None" =
         axes.tick_params(which="both", length=0)
         axes.xaxis.tick_top()
         axes.spines[:].set_visible(False)
-        title = "change of NLL, nats per token; row: language switched on, column: language evaluated"
+        title = (
+            "change of NLL, nats per token"
+            + ("; " if len(languages) > 4 else "\n")
+            + "row: switched on, column: evaluated"
+        )
         axes.set_title(title, fontsize=9, fontweight="normal", color=GREY)
         note = "above 0 is harm" + ("" if small else "; below each value its 95% interval")
         note += "\n↑ ↓ interval above or below the range of the random draws" if len(blocks) > 1 else ""

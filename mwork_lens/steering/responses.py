@@ -17,8 +17,9 @@ language under the same edits: what is switched on for one language is paid for 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,17 @@ from ..edits import Edit, applied
 from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..neurons import NeuronSet
-from ..stats import Moments
 from ..storage import Run, content_hash, reuse, save
 from ..writing.confusion import repetition, response_language
 from ..writing.generate import fluency, generate
 from ..writing.identify import Identifier, require_identifiable
-from .switch import SITE, own_units, steering_values, switch
+from .switch import SITE, AnyMoments, own_units, require_same, steering_values, switch
+
+CODE = "1"
+"""Raised when a change of the code changes what a kept run holds."""
 
 CONDITIONS = ("none", "off", "on", "both", "random")
-DOSE = ("source", "target", "condition", "how", "value", "strength", "phase", "draw")
+DOSE = ("source", "target", "condition", "how", "value", "strength", "phase", "off_value", "draw")
 RESPONSES = (*DOSE, "prompt", "text", "finished", "tokens", "identified", "nll", "repetition")
 """Columns of `steering_responses`: `nll` is the mean per new token under the unsteered model, in nats."""
 
@@ -74,17 +77,19 @@ class Cell:
     dose: Dose
     edits: tuple[Edit, ...]
     units: tuple[NeuronSet, ...]
+    values: Tensor | None = None
 
 
 def steering_cells(
     model: Any,
     pairs: Sequence[tuple[str, str]],
     sets: Mapping[str, NeuronSet],
-    moments: Mapping[str, Moments],
+    moments: Mapping[str, AnyMoments],
     conditions: Sequence[str],
     doses: Sequence[Dose],
     draws: int,
     seed: int,
+    given: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Cell]:
     """Every run that is needed; without neurons to switch, the pair and the dose do not matter, and it is run once a source."""
     if unknown := [name for name in conditions if name not in CONDITIONS]:
@@ -93,30 +98,41 @@ def steering_cells(
         raise ValueError(
             f"{len(doses)} doses and draws={draws}: give at least one dose, and a draw for the condition 'random'"
         )
+    for language, stat in moments.items():
+        require_same(model, stat, f"the moments of {language!r}")
     units = own_units(sets, dict.fromkeys(language for pair in pairs for language in pair), model)
     for source in dict.fromkeys(source for source, _ in pairs):
         if "none" in conditions:
             yield Cell(source, "", "none", -1, Dose("", "", 0.0, ""), (), ())
-        if "off" in conditions:
-            edits = switch(off=units[source], off_value=doses[0].off_value)
-            yield Cell(source, "", "off", -1, Dose("", "", 0.0, "all", doses[0].off_value), edits, (units[source],))
+        for phase, off_value in (
+            dict.fromkeys((dose.phase, dose.off_value) for dose in doses) if "off" in conditions else ()
+        ):
+            edits = switch(off=units[source], off_value=off_value, phase=phase)
+            yield Cell(source, "", "off", -1, Dose("", "", 0.0, phase, off_value), edits, (units[source],))
     for (source, target), dose in product(pairs, doses):
-        values = steering_values(moments, target, dose.value)
+        values = steering_values(moments, target, dose.value) if given is None else _of_target(given, target)
 
         def put(on: NeuronSet, off: NeuronSet | None, values: Tensor = values, dose: Dose = dose) -> tuple[Edit, ...]:
             chosen = {name: value for name, value in asdict(dose).items() if name != "value"}
             return switch(on=on, values=values, off=off, **chosen)
 
         if "on" in conditions:
-            yield Cell(source, target, "on", -1, dose, put(units[target], None), (units[target],))
+            yield Cell(source, target, "on", -1, dose, put(units[target], None), (units[target],), values)
         if "both" in conditions:
             yield Cell(
-                source, target, "both", -1, dose, put(units[target], units[source]), (units[target], units[source])
+                source,
+                target,
+                "both",
+                -1,
+                dose,
+                put(units[target], units[source]),
+                (units[target], units[source]),
+                values,
             )
         for draw in range(draws if "random" in conditions else 0):
             generator = torch.Generator().manual_seed(int(content_hash(seed, source, target, draw)[:8], 16))
             on, off = (matched_random(units[name], generator=generator) for name in (target, source))
-            yield Cell(source, target, "random", draw, dose, put(on, off), (on, off))
+            yield Cell(source, target, "random", draw, dose, put(on, off), (on, off), values)
 
 
 def openings(model: Any, corpus: Corpus, *, tokens: int = 12) -> list[str]:
@@ -148,12 +164,13 @@ def steering_responses(
     model: Any,
     prompts: Mapping[str, Sequence[str]],
     sets: Mapping[str, NeuronSet],
-    moments: Mapping[str, Moments],
+    moments: Mapping[str, AnyMoments],
     identifier: Identifier,
     *,
     targets: Sequence[str] | None = None,
     conditions: Sequence[str] = CONDITIONS,
     doses: Sequence[Dose] = (Dose(),),
+    values: Mapping[str, Tensor] | None = None,
     draws: int = 3,
     max_new_tokens: int = 48,
     repetition_penalty: float = 1.1,
@@ -174,7 +191,8 @@ def steering_responses(
         identifier: Names the language of a response.
         targets: Languages to switch on; default all of `sets`. A language is not steered towards itself.
         conditions: Of `CONDITIONS`.
-        doses: How neurons are switched; `off` uses the first one's `off_value`.
+        doses: How neurons are switched; `off` is run once for each phase and `off_value` of theirs.
+        values: Per target, values of your own [layer, width] (such as `quantile_values`) in place of the doses' kind, which is then a label.
         draws: Random sets for `random`.
         max_new_tokens: To write at most.
         repetition_penalty: 1.1 in the paper; 1 for none.
@@ -201,11 +219,11 @@ def steering_responses(
         )
     for language in dict.fromkeys(language for pair in pairs for language in pair):
         require_identifiable(identifier, language)
-    cells = list(steering_cells(model, pairs, sets, moments, conditions, doses, draws, seed))
+    cells = list(steering_cells(model, pairs, sets, moments, conditions, doses, draws, seed, values))
     basis = {
         "method": "steering", "model": fingerprint(model), "prompts": {x: list(p) for x, p in prompts.items()},
         "max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty, "stop": list(stop), "size": size,
-        "identifier": repr(identifier),
+        "identifier": re.sub(r" at 0x[0-9a-f]+", "", repr(identifier)), "code": CODE,
     }  # fmt: skip
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -215,7 +233,7 @@ def steering_responses(
         for cell in bar:
             bar.set_postfix_str(f"{cell.source} to {cell.target or '-'} {cell.condition}")
             key = content_hash(
-                basis, cell.source, cell.target, cell.condition, cell.draw, asdict(cell.dose), *_content(cell, moments)
+                basis, cell.source, cell.target, cell.condition, cell.draw, asdict(cell.dose), *_content(cell)
             )
             path = None if folder is None else folder / "responses" / f"{key}.parquet"
             rows = reuse(path, key, "writing these responses again")
@@ -229,11 +247,17 @@ def steering_responses(
     return pd.concat(tables, ignore_index=True)
 
 
-def _content(cell: Cell, moments: Mapping[str, Moments]) -> Iterator[Any]:
+def _content(cell: Cell) -> Iterator[Any]:
     for units in cell.units:
         yield np.packbits(units.masks[SITE].numpy()).tobytes()
-    if cell.target:
-        yield steering_values(moments, cell.target, cell.dose.value).numpy().tobytes()
+    if cell.values is not None:
+        yield cell.values.float().cpu().numpy().tobytes()
+
+
+def _of_target(given: Mapping[str, Tensor], target: str) -> Tensor:
+    if target not in given:
+        raise ValueError(f"values are given for {', '.join(given) or 'no language'}, not for the target {target!r}")
+    return given[target]
 
 
 def _write(
@@ -253,7 +277,7 @@ def _write(
     else:
         written = generate(model, prompts, **settings)
     dose = cell.dose
-    label = (cell.source, cell.target, cell.condition, dose.how, dose.value, dose.strength, dose.phase, cell.draw)
+    label = (cell.source, cell.target, cell.condition, *astuple(dose), cell.draw)
     rows = [
         (
             *label,

@@ -31,20 +31,25 @@ from ..edits import Edit, applied, during
 from ..interventions import set_to, steer
 from ..models import fingerprint
 from ..neurons import NeuronSet
-from ..sites import Site
+from ..sites import Site, shape_of
 from ..stats import Moments
+from ..strata import DocumentMoments
 
 SITE: Site = "ffn_act"
+
+AnyMoments = Moments | DocumentMoments
 
 Value = Literal["mean", "firing", "contrast"]
 How = Literal["replace", "add"]
 
 
-def steering_values(moments: Mapping[str, Moments], language: str, kind: str = "mean") -> Float[Tensor, "layer width"]:
+def steering_values(
+    moments: Mapping[str, AnyMoments], language: str, kind: str = "mean"
+) -> Float[Tensor, "layer width"]:
     """Values of act(gate) that switch a language's neurons on.
 
     Args:
-        moments: Per language, of site `ffn_act`.
+        moments: Per language, of site `ffn_act`; `firing` of `DocumentMoments` needs all documents that were measured.
         language: Whose tokens.
         kind: `mean`, `firing` or `contrast`, as above.
 
@@ -63,7 +68,8 @@ def steering_values(moments: Mapping[str, Moments], language: str, kind: str = "
     if kind == "mean":
         found = moments[language].mean(SITE)
     elif kind == "firing":
-        found = moments[language].firing_mean(SITE)
+        stat = moments[language]
+        found = (stat.moments() if isinstance(stat, DocumentMoments) else stat).firing_mean(SITE)
     elif kind == "contrast":
         others = [stat.mean(SITE) for name, stat in moments.items() if name != language]
         if not others:
@@ -102,7 +108,11 @@ def quantile_values(
     """
     if not 0 <= q <= 1:
         raise ValueError(f"q={q} is not a quantile: give a number between 0 and 1, such as 0.9")
-    mask = require_units(neurons, "quantile_values").masks[SITE]
+    if tokens < 1:
+        raise ValueError(f"tokens={tokens}: a quantile needs at least one token")
+    units = require_units(neurons, "quantile_values")
+    require_same(model, units, "the neurons")
+    mask = units.masks[SITE]
     layers = mask.any(1).nonzero().flatten().tolist()
     kept: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     seen = 0
@@ -148,6 +158,8 @@ def switch(
     """
     if on is None and off is None:
         raise ValueError("switch() without neurons would do nothing: give on=, off=, or both")
+    if not torch.isfinite(torch.tensor([strength, off_value])).all():
+        raise ValueError(f"strength={strength}, off_value={off_value}: give finite numbers")
     if how not in ("replace", "add"):
         raise ValueError(f"unknown how={how!r}: choose replace or add")
     edits = []
@@ -182,6 +194,21 @@ def require_units(neurons: NeuronSet, what: str) -> NeuronSet:
     return neurons.at(SITE)
 
 
+def require_same(model: Any, what: NeuronSet | AnyMoments, name: str) -> None:
+    """Refuse neurons or moments of another model.
+
+    Raises:
+        ValueError: The fingerprints differ, or the FFN has another shape.
+    """
+    if what.model is not None and what.model != fingerprint(model):
+        raise ValueError(f"{name} are of another model ({what.model}): detect and measure them on this one")
+    shape = what.shapes[SITE] if isinstance(what, NeuronSet) else tuple(what.counts(SITE).shape)
+    if SITE in what.sites and shape != shape_of(model, [SITE])[SITE]:
+        raise ValueError(
+            f"{name} are of another model: [layer, width] {list(shape)}, this one has {list(shape_of(model, [SITE])[SITE])}"
+        )
+
+
 def require_effect(model: Any, tokens: Tokens, *edits: Edit) -> float:
     """Refuse edits that change nothing (a published evaluation was of such an edit, unnoticed) or that stay behind.
 
@@ -194,7 +221,7 @@ def require_effect(model: Any, tokens: Tokens, *edits: Edit) -> float:
     before = forward(model, tokens)
     with applied(model, *edits):
         change = float((forward(model, tokens) - before).abs().max())
-    if not change:
+    if not change > 0:  # nan included
         raise RuntimeError(
             "the edits leave every logit as it was: they do nothing on this text; check neurons and values"
         )
@@ -219,9 +246,6 @@ def own_units(sets: Mapping[str, NeuronSet], languages: Iterable[str], model: An
                 f"language {language!r} has no neurons to steer: raise the detector's rate, or choose among {held}"
             )
         units = sets[language]
-        if units.model is not None and units.model != fingerprint(model):
-            raise ValueError(
-                f"the neurons of {language!r} are of another model ({units.model}): detect them on this one"
-            )
         found[language] = require_units(units, language)
+        require_same(model, found[language], f"the neurons of {language!r}")
     return found

@@ -40,6 +40,7 @@ import pandas as pd
 
 from ..languages import UNKNOWN, require_language, script
 from .identify import Identifier, require_identifiable
+from .questions import STOP
 
 SHORTEST = 5
 """Tokens below which a line is not judged."""
@@ -89,7 +90,9 @@ def response_language(text: str, identifier: Identifier) -> str:
 
 
 def _answer(text: str) -> str:
-    return text.split("\nQ:")[0].strip()
+    for turn in STOP:
+        text = text.split(turn)[0]
+    return text.strip()
 
 
 def judge_lines(
@@ -98,7 +101,7 @@ def judge_lines(
     """Each line of a response against the language it should be in.
 
     Args:
-        text: The response; what follows a new line that starts with `Q:` is not part of it, as in the released code.
+        text: The response; what follows a new line that starts with `Q:` or `A:` is not part of it.
         target: Language it should be in.
         identifier: Names the language of a line.
         shortest: Tokens a line needs to be judged.

@@ -212,29 +212,33 @@ def score(
 
 
 def quality(scores: pd.DataFrame, *, by: Sequence[str] = (), resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """Mean score per language, with 95 % intervals from resampling questions.
+    """Mean score per language, with 95 % intervals from resampling questions, whole: all answers to a question are drawn together.
 
     Args:
         scores: From `score`, several tables concatenated if you like.
         by: Columns that split the rows, such as the condition.
-        resamples: Number of resamples; the same questions are drawn in groups of the same size.
+        resamples: Number of resamples.
         seed: Of the resampling.
 
     Returns:
-        Columns `by`, then `QUALITY`: language, questions, judged (of them), mean, low, high; nan where none was judged. The interval says how
-        much the questions decide, not how reliable the judge is.
+        Columns `by`, then `QUALITY`: language, questions, judged (of them, with a score), mean of all scores, low, high; nan where none was
+        judged. The interval says how much the questions decide, not how reliable the judge is.
 
     Raises:
         ValueError: A column is missing.
     """
-    if missing := [name for name in (*by, "language", "score") if name not in scores]:
+    if missing := [name for name in (*by, "language", "question_id", "score") if name not in scores]:
         raise ValueError(f"the scores have no column {missing[0]!r}, only {', '.join(map(str, scores.columns))}")
     rows = []
     for key, group in scores.groupby([*by, "language"], sort=False, dropna=False):
-        values = group["score"].dropna().to_numpy(float)
+        answers = group.dropna(subset="score").groupby("question_id", sort=False)["score"]
+        sums, counts = answers.sum().to_numpy(float), answers.size().to_numpy(float)
         mean, low, high = math.nan, math.nan, math.nan
-        if len(values):
-            means = resample(len(values), resamples=resamples, seed=seed) @ values / len(values)
-            mean, (low, high) = float(values.mean()), np.quantile(means, [0.025, 0.975])
-        rows.append((*key, len(group), len(values), mean, low, high))
+        if len(sums):
+            drawn = resample(len(sums), resamples=resamples, seed=seed)
+            mean, (low, high) = (
+                float(sums.sum() / counts.sum()),
+                np.quantile((drawn @ sums) / (drawn @ counts), [0.025, 0.975]),
+            )
+        rows.append((*key, group["question_id"].nunique(), len(sums), mean, low, high))
     return pd.DataFrame(rows, columns=[*by, *QUALITY])

@@ -1,6 +1,7 @@
 """LAVE: LAPE of mean activations, with the sign handled as named."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import planted as made
@@ -75,13 +76,14 @@ def test_the_default_site_is_behind_the_activation_function():
     assert lave(moments_of(counts, [2000, 2000]))["l0"].sites == ("ffn",)
 
 
-def test_documents_do_not_keep_the_positive_part():
-    strata = documents_from(made.planted())
-    with pytest.raises(
-        ValueError,
-        match="sign='rectified' needs the sum of the positive part, which DocumentMoments of 'en' do not keep",
-    ):
-        lave(strata)
+def test_documents_serve_as_moments_until_some_are_taken_out():
+    pooled = moments_from(made.planted())
+    strata = {x: replace(held, pooled=pooled[x]) for x, held in documents_from(made.planted()).items()}
+    assert lave(strata, rate=0.03) == lave(pooled, rate=0.03)
+    fewer = {x: held.take(range(len(held) - 1)) for x, held in strata.items()}
+    with pytest.raises(ValueError, match=r"positive part, which is lost where documents were taken out \('en'\)"):
+        lave(fewer)
+    strata = fewer
     assert units(lave(strata, sign="clamp", rate=0.03)) == PLANTED
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import families
 import pytest
 import torch
 from conftest import pair
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from mwork_lens.detect.lape import effective_languages, language_entropy, select
 from mwork_lens.detect.pv import change_rates, pv, stillness
-from mwork_lens.models import fingerprint
+from mwork_lens.models import fingerprint, load_model
 
 PLANTED = {"en": [(0, 3), (1, 40)], "de": [(0, 21), (1, 5)], "zh": [(0, 30), (1, 43)]}
 
@@ -119,14 +120,27 @@ def test_stillness_of_the_median_is_one_and_extremes_are_finite():
     assert (still[..., 1] == 1).all()
 
 
-def test_a_unit_without_weights_is_never_selected(llama):
-    before = weights("llama")
-    for rows in ROWS["llama"](before, 0):
-        rows[11] = 0
+def test_a_unit_without_weights_is_never_selected():
+    hf = families.hf_model("llama")
+    with torch.no_grad():
+        for rows in ROWS["llama"](dict(hf.named_parameters()), 0):
+            rows[11] = 0
+    before = {name: tensor.clone() for name, tensor in hf.state_dict().items()}
+    model = load_model(hf, tokenizer=families.tokenizer())
     made = {name: (before, tuned(before, seed)) for seed, name in enumerate(PLANTED)}
-    rates = {name: change_rates(llama, *both) for name, both in made.items()}
+    rates = {name: change_rates(model, *both) for name, both in made.items()}
     assert all(rate[0, 11] == torch.inf for rate in rates.values())
-    assert not any((0, 11) in found for found in units(pv(llama, made, rate=0.5, filter_rate=0.01)).values())
+    assert not any((0, 11) in found for found in units(pv(model, made, rate=0.5, filter_rate=0.01)).values())
+
+
+def test_before_must_be_the_model(llama):
+    before = weights("llama")
+    with pytest.raises(
+        ValueError, match="W_gate of layer 0 in the state dict is not this model's: `before` must be the model itself"
+    ):
+        change_rates(llama, tuned(before, 5), tuned(before, 6))
+    half = {name: tensor.bfloat16() for name, tensor in before.items()}  # the same, saved in another precision
+    assert torch.isfinite(change_rates(llama, half, tuned(before, 6))).all()
 
 
 # --- from disk ---
