@@ -141,6 +141,38 @@ def test_steer_writes_responses_and_their_price(found, folder, texts, tmp_path, 
     assert set(table.loc[table["condition"] == "on", "strength"]) == {1.0, 3.0}
     assert set(load(tmp_path / "x" / "damage.parquet")["language"]) == {"en", "de", "fr"}
     assert len(load(tmp_path / "x" / "responses.parquet")) == table["responses"].sum()
+    lines = load(tmp_path / "x" / "lines.parquet")
+    assert set(lines["rule"]) == {"strict", "released"}
+    assert call(*words, "--new", 3, "--draws", 1, "--out", tmp_path / "x", "--phase", "new", "--resume").exit_code == 0
+    assert not (tmp_path / "x" / "damage.parquet").exists()  # what is read has no new tokens
+
+
+def test_files_of_the_wrong_kind_are_named(found, folder, texts, tmp_path):  # noqa: F811
+    more = ("--model", folder, "--corpora", texts, "--out", tmp_path / "x")
+    refused(
+        call("perplexity", found[0] / "moments.safetensors", *more),
+        "moments.safetensors holds no neuron sets per language",
+    )
+    refused(call("perplexity", found[0] / "counts.parquet", *more), "counts.parquet holds no neuron sets per language")
+
+
+def test_nothing_of_an_earlier_run_stays_behind(folder, texts, tmp_path):  # noqa: F811
+    words = ("lape", "--model", folder, "--corpora", texts, "--rate", RATE, "--out", tmp_path / "x")
+    assert call(*words, "--resamples", 3).exit_code == 0
+    assert (tmp_path / "x" / "stability.parquet").exists()
+    assert call(*words, "--method", "lave", "--resume").exit_code == 0
+    assert not (tmp_path / "x" / "stability.parquet").exists()
+    assert set(load_run(tmp_path / "x" / "neurons.safetensors")["parameters"]) >= {"rate", "filter_rate"}
+    assert call(*words, "--method", "ap", "--resume").exit_code == 0
+    assert "filter_rate" not in load_run(tmp_path / "x" / "neurons.safetensors")["parameters"]  # ap reads none
+
+
+def test_two_languages_can_be_varied_too(folder, texts, tmp_path):  # noqa: F811
+    words = ("--model", folder, "--corpora", texts, "--languages", "en,de", "--rate", RATE, "--out", tmp_path / "x")
+    assert call("lape", *words).exit_code == 0
+    result = call("sensitivity", tmp_path / "x", "--rates", "0.1,0.2", "--draws", 1)
+    assert result.exit_code == 0, result.output
+    assert "with two languages none can be left out" in result.output
 
 
 def test_geometry_writes_tables_and_figures(found, folder, texts, tmp_path):  # noqa: F811
@@ -168,6 +200,7 @@ def test_geometry_writes_tables_and_figures(found, folder, texts, tmp_path):  # 
         (("lape", "--part", "half"), ["--part 'half': write i/n"]),
         (("lape", "--part", "3/2"), ["--part '3/2': there are parts 1/2 to 2/2"]),
         (("lape", "--languages", "en"), ["compares languages and got en"]),
+        (("lape", "--rate", "2"), ["--rate=2.0 is not a share"]),
         (("sensitivity", "nowhere"), ["no file nowhere"]),
         (("perplexity", "nowhere.safetensors"), ["no file nowhere.safetensors"]),
         (("geometry", "--pool", "max"), ["--pool 'max': choose last or mean"]),
@@ -182,5 +215,6 @@ def test_bad_steering_is_one_line(found, folder, texts, tmp_path):  # noqa: F811
     words = ("steer", found[0], "--model", folder, "--corpora", texts, "--part", "2/2", "--out", tmp_path / "x")
     refused(call(*words, "--identify", "magic"), "--identify 'magic': choose lingua or script")
     refused(call(*words, "--strength", "much"), "--strength 'much': give numbers separated by commas")
+    refused(call(*words, "--strength", "nan"), "--strength 'nan': give numbers separated by commas")
     refused(call(*words, "--source", "sw"), "--source 'sw': there are texts in en, de, fr")
     refused(call(*words, "--identify", "script", "--target", "de"), "script")

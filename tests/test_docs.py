@@ -31,6 +31,11 @@ def test_the_examples_of_activation_statistics_run():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_nothing_is_left_to_be_filled_in(page):
+    assert not re.search(r"FINDINGS_|\bTODO\b|\bTIME\b|\bTBD\b", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).is_file(), target

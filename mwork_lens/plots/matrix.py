@@ -208,7 +208,7 @@ def share_curves(
             panel.set_title(language_name(language), color=colour)
             panel.grid(axis="y", color=PALE, linewidth=0.6)
             panel.set_xlim(0, None)
-        label_axes(panels, "units switched off, % of all", _LABELS["dnll"], own=axes is None)
+        label_axes(panels, "units chosen, % of all units, all languages together", _LABELS["dnll"], own=axes is None)
         add_legend(panels, _curve_handles(), own=axes is None)
     return panels
 
