@@ -30,6 +30,8 @@ def test_the_commands_of_readme_exist():
     from mwork_lens.cli import app
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
-    shown = set(re.findall(r"mwork-lens ([a-z]+)", README)) | set(re.findall(r"(?<=\| )[a-z]+(?=(?: \||\n))", README.split("```bash")[-1]))
+    shown = set(re.findall(r"mwork-lens ([a-z]+)", README)) | set(
+        re.findall(r"(?<=\| )[a-z]+(?=(?: \||\n))", README.split("```bash")[-1])
+    )
     assert {"demo", "lape", "perplexity", "steer"} <= shown
     assert shown <= commands
