@@ -34,6 +34,9 @@ _KINDS = {
     "Stages": "mwork_lens.stages",
     "Reading": "mwork_lens.lenses",
     "Embeddings": "mwork_lens.geometry.embeddings",
+    "ExpertCounts": "mwork_lens.experts.frequencies",
+    "ScoreMoments": "mwork_lens.experts.scales",
+    "Partition": "mwork_lens.experts.partition",
 }
 
 
