@@ -54,6 +54,8 @@ _HOOK: dict[str, str] = {
     "attn_out": "attn.o.hook_out",
     "ffn_out": "mlp.out.hook_out",
     "ffn_up": "mlp.hook_pre_linear",
+    "expert_indices": "mlp.hook_expert_indices",  # of a mixture of experts: [batch*pos, top_k]
+    "expert_weights": "mlp.hook_expert_weights",  # [batch*pos, experts]
 }
 
 

@@ -30,6 +30,21 @@ def test_the_examples_of_activation_statistics_run():
     assert names["written"][0].ids
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens")  # four documents are few
+def test_the_example_of_experts_runs():
+    (code,) = blocks("methods/experts.md")
+    less = code.replace("limit=24", "limit=8")
+    assert less != code
+    names: dict = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TQDM_DISABLE", "1")
+        exec(compile(less, "docs", "exec"), names)
+    assert names["parts"].labels.shape == (8, 344)
+    assert names["cost"] < 1
+    assert len(names["german"]) == 4
+    assert {"p"} <= set(names["related"].columns if hasattr(names["related"], "columns") else vars(names["related"]))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_nothing_is_left_to_be_filled_in(page):
     assert not re.search(r"FINDINGS_|\bTODO\b|\bTIME\b|\bTBD\b", page.read_text(encoding="utf-8"))

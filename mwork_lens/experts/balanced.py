@@ -40,7 +40,7 @@ def balanced_sizes(n: int, clusters: int) -> Int[np.ndarray, " cluster"]:
 
 
 def choose_backend(backend: str | None) -> Backend:
-    """The backend that will be used: the one named, or k-means-constrained if it is installed, else numpy.
+    """The backend that will be used: the one named, by default numpy, so that labels do not depend on what else is installed.
 
     Raises:
         ValueError: It is none of `numpy` and `constrained`.
@@ -48,13 +48,12 @@ def choose_backend(backend: str | None) -> Backend:
     """
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}, or None")
-    installed = backend != "numpy" and find_spec("k_means_constrained") is not None
-    if backend == "constrained" and not installed:
+    if backend == "constrained" and find_spec("k_means_constrained") is None:
         raise ImportError(
             "backend='constrained' needs the package k-means-constrained: pip install 'mwork-lens[experts]', or take backend='numpy', "
             "which solves the same problem"
         )
-    return "constrained" if installed else "numpy"
+    return "constrained" if backend == "constrained" else "numpy"
 
 
 def balanced_kmeans(

@@ -176,8 +176,8 @@ def partition(
         method: `kmeans`; or the controls `random` and `contiguous`.
         seed: Of the start, or of the random experts.
         iterations: Of k-means, and rounds of swaps after it (`balanced_kmeans`), at most.
-        backend: `numpy`, or `constrained` for k-means-constrained; None takes the latter if it is installed. The two find different experts
-            of equal quality: name one where a result must be the same on every machine.
+        backend: `numpy` (default), or `constrained` for k-means-constrained (extra `experts`). The two find different experts of equal
+            quality.
         out: Folder that keeps every finished layer, and the whole as `partition.safetensors`; None keeps nothing on disk.
         resume: Use the finished layers of the same run in `out`.
         progress: Show a progress bar.

@@ -32,7 +32,7 @@ from ..corpora import Corpus
 from ..edits import applied
 from ..interventions import zero
 from ..neurons import NeuronSet
-from ..perplexity.scores import _collect, _Condition
+from ..perplexity.scores import Condition, score_conditions
 from ..perplexity.tables import ALL
 from ..sites import ATTENTION_SITES, weight
 from ..storage import content_hash
@@ -261,17 +261,17 @@ def pruning_scores(
         raise ValueError("no mask: give the experts to keep per language, as keep_by_rank returns them")
     if draws < 0:
         raise ValueError(f"draws={draws}: give the number of random sets per language, 0 for none")
-    plan = [_Condition("", "none", -1, None)]
+    plan = [Condition("", "none", -1, None)]
     for language, keep in keeps.items():
         if language not in texts or language in ("", ALL):
             raise ValueError(f"the mask of {language!r} has no texts: give texts of it; there are {', '.join(texts)}")
         off = dropped(model, partition, keep)
-        plan.append(_Condition(language, "own", -1, off or None))
+        plan.append(Condition(language, "own", -1, off or None))
         generator = torch.Generator().manual_seed(int(content_hash(seed, language)[:8], 16))
         for draw in range(draws if off else 0):
             drawn = random_keep(keep, generator=generator, per_layer=per_layer)
-            plan.append(_Condition(language, "random", draw, dropped(model, partition, drawn)))
-    return _collect(model, texts, plan, size, length, out, resume, progress).drop(columns="share")
+            plan.append(Condition(language, "random", draw, dropped(model, partition, drawn)))
+    return score_conditions(model, texts, plan, size, length, out, resume, progress).drop(columns="share")
 
 
 def _require_shares(frequency: Tensor) -> None:

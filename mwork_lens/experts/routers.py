@@ -20,12 +20,12 @@ from torch import Tensor
 from ..capture import as_tokens, forward
 from ..corpora import Tokens
 from ..models import fingerprint
-from ..sites import is_mixture_of_experts, n_layers
+from ..sites import has_hook, hook_name, is_mixture_of_experts, n_layers
 from ..storage import content_hash
 from .frequencies import ExpertCounts
 from .scores import require_sizes
 
-_CHOICES, _WEIGHTS = "mlp.hook_expert_indices", "mlp.hook_expert_weights"
+_CHOICES, _WEIGHTS = "expert_indices", "expert_weights"
 
 
 def routed_layers(model: Any) -> tuple[int, ...]:
@@ -34,12 +34,10 @@ def routed_layers(model: Any) -> tuple[int, ...]:
     Raises:
         NotImplementedError: There is none.
     """
-    listed = model.hook_dict
     found = tuple(
         layer
         for layer in range(n_layers(model))
-        if is_mixture_of_experts(model, layer)
-        and all(f"blocks.{layer}.{name}" in listed for name in (_CHOICES, _WEIGHTS))
+        if is_mixture_of_experts(model, layer) and all(has_hook(model, name, layer) for name in (_CHOICES, _WEIGHTS))
     )
     if not found:
         raise NotImplementedError(
@@ -91,7 +89,7 @@ class router_counts:  # reads as a verb: measure(model, corpora, router_counts()
             experts[layer] = given.shape[-1]
 
         hooks = [
-            (f"blocks.{layer}.{name}", partial(listen, layer=layer))
+            (hook_name(name, layer), partial(listen, layer=layer))
             for layer in layers
             for name, listen in ((_CHOICES, choices), (_WEIGHTS, weights))
         ]

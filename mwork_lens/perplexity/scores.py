@@ -50,7 +50,9 @@ Sets = Mapping[str, NeuronSet]
 
 
 @dataclass(frozen=True)
-class _Condition:
+class Condition:
+    """One run: whose neurons are off (`units` None: nobody's)."""
+
     off: str
     kind: str
     draw: int
@@ -101,7 +103,7 @@ def perplexity_scores(
         FileExistsError: `out` holds another run, or this one and `resume` is False.
     """
     plan = _conditions({0.0: neurons}, texts, draws, like, seed)
-    return _collect(model, texts, plan, size, length, out, resume, progress)[list(SCORES)]
+    return score_conditions(model, texts, plan, size, length, out, resume, progress)[list(SCORES)]
 
 
 def share_scores(
@@ -147,17 +149,17 @@ def share_scores(
                 f"rate {rate} has sets of other languages ({', '.join(sets)}): give every rate the same ones"
             )
     plan = _conditions(dict(sorted(sets_by_rate.items())), texts, draws, like, seed)
-    return _collect(model, texts, plan, size, length, out, resume, progress)
+    return score_conditions(model, texts, plan, size, length, out, resume, progress)
 
 
 def _conditions(
     sets_by_rate: Mapping[float, Sets], texts: Mapping[str, Corpus], draws: int, like: Any, seed: int
-) -> Sequence[_Condition]:
+) -> Sequence[Condition]:
     if not sets_by_rate or not all(sets_by_rate.values()):
         raise ValueError("no neurons to switch off: give a NeuronSet per language, as lape or plnd return them")
     if draws < 0:
         raise ValueError(f"draws={draws}: give the number of random sets per language, 0 for none")
-    plan = [_Condition("", "none", -1, None)]
+    plan = [Condition("", "none", -1, None)]
     for rate, sets in sets_by_rate.items():
         for language, units in sets.items():
             if language not in texts:
@@ -166,7 +168,7 @@ def _conditions(
                 )
             if language in ("", ALL):
                 raise ValueError(f"a language cannot be called {language!r}: tables use that name; give its code")
-            plan.append(_Condition(language, "own", -1, units, rate))
+            plan.append(Condition(language, "own", -1, units, rate))
             if not units:
                 at = f" at rate {rate:g}" if rate else ""
                 warnings.warn(
@@ -176,7 +178,7 @@ def _conditions(
             generator = torch.Generator().manual_seed(int(content_hash(seed, language)[:8], 16))
             frequency = _frequency(like, language)
             plan += [
-                _Condition(language, "random", draw, matched_random(units, like=frequency, generator=generator), rate)
+                Condition(language, "random", draw, matched_random(units, like=frequency, generator=generator), rate)
                 for draw in range(draws)
             ]
     return plan
@@ -193,8 +195,8 @@ def _frequency(like: Any, language: str) -> Any:
     return like[language]
 
 
-def _collect(
-    model: Any, texts: Mapping[str, Corpus], plan: Sequence[_Condition], size: int, length: int | None,
+def score_conditions(
+    model: Any, texts: Mapping[str, Corpus], plan: Sequence[Condition], size: int, length: int | None,
     out: str | Path | None, resume: bool, progress: bool,
 ) -> pd.DataFrame:  # fmt: skip
     """Score the conditions one after another; what is finished stays in `out`."""
@@ -232,7 +234,7 @@ def _collect(
     return pd.concat(tables, ignore_index=True)[["share", *SCORES]]
 
 
-def _nll(model: Any, ready: Any, condition: _Condition) -> np.ndarray:
+def _nll(model: Any, ready: Any, condition: Condition) -> np.ndarray:
     if condition.units is None:
         return ready.scores(model)
     if not condition.units:
