@@ -33,5 +33,7 @@ def test_the_commands_of_readme_exist():
     shown = set(re.findall(r"mwork-lens ([a-z]+)", README)) | set(
         re.findall(r"(?<=\| )[a-z]+(?=(?: \||\n))", README.split("```bash")[-1])
     )
-    assert {"demo", "lape", "perplexity", "steer"} <= shown
-    assert shown <= commands
+    commands |= {group.name for group in app.registered_groups}
+    parts = {"build", "frequencies", "compare", "prune"}  # of experts
+    assert {"demo", "lape", "perplexity", "steer", "experts"} <= shown
+    assert shown <= commands | parts

@@ -1,16 +1,17 @@
-"""The command line: mwork-lens demo | study | lens | detect | doctor | report | lape | sensitivity | perplexity | steer | geometry.
+"""The command line: mwork-lens demo | study | lens | detect | doctor | report | lape | sensitivity | perplexity | steer | geometry | experts.
 
 Heavy imports happen inside the commands, so `mwork-lens --help` answers at once.
 """
 
 from . import activation as _activation
 from . import effects as _effects
+from . import experts as _experts
 from . import workflow as _workflow
 from .options import app
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (_workflow, _activation, _effects)
+_COMMANDS = (_workflow, _activation, _effects, _experts)
 """Importing a module adds its commands to the app."""
 
 

@@ -44,6 +44,8 @@ def stacked(frequencies: Mapping[str, Any], languages: Sequence[str] | None = No
             models, partitions or ways of selecting.
     """
     chosen = list(frequencies) if languages is None else list(languages)
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"a language is named twice among {chosen}: name each once")
     if missing := [language for language in chosen if language not in frequencies]:
         raise ValueError(
             f"language {missing[0]!r} is missing from the frequencies, which have {', '.join(frequencies) or 'none'}: count it too"
@@ -124,13 +126,19 @@ def similarity(
             f"shared='subtract' leaves differences, which measure={measure!r} does not compare: use 'remove'"
         )
     f = stacked(frequencies, languages)
+    if shared == "subtract" and len(f) < 3:
+        raise ValueError(
+            "shared='subtract' needs three languages: of two, what is left is one the negative of the other"
+        )
     kept = np.ones(f.shape[1:], dtype=bool) if shared != "remove" else ~(f >= high).all(0)
     if kept.sum() < 3:
         raise ValueError(
             f"{kept.sum()} experts are left to compare languages by, and 3 are needed: use shared='keep' or a larger `high`"
         )
     if shared == "subtract":
-        f = f - f.mean(0)
+        left = f - f.mean(0)
+        left[np.abs(left).max((1, 2)) <= 1e-12] = 0.0  # a language that is the mean has nothing left but rounding
+        f = left
     if measure == "per_layer":
         per_layer = [_correlations(f[:, i, kept[i]]) for i in range(f.shape[1]) if kept[i].sum() >= 3]
         matrix = np.stack(per_layer).mean(0) if per_layer else np.full((len(f), len(f)), np.nan)

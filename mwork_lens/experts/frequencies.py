@@ -17,6 +17,7 @@ our choice (MoEfication, Zhang et al. 2022, keeps 20 %). Memory is O(L * E) per 
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -31,6 +32,7 @@ from ..models import fingerprint
 from ..stats import same_model
 from ..storage import content_hash
 from .partition import Partition
+from .scales import Scale
 from .scores import ROWS, Score, each_layer, require, require_sizes, select_top, standardise
 
 Z = Literal["token", "layer", "none"]
@@ -173,7 +175,7 @@ class expert_counts:  # reads as a verb: measure(model, corpora, expert_counts(p
     z: str = field(default="token", kw_only=True)
     share: float = field(default=0.3, kw_only=True)
     select: str = field(default="global", kw_only=True)
-    scale: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
+    scale: Scale | None = field(default=None, kw_only=True)
     size: int = field(default=8, kw_only=True)
     length: int | None = field(default=None, kw_only=True)
     name: ClassVar[str] = "expert_counts"
@@ -190,15 +192,28 @@ class expert_counts:  # reads as a verb: measure(model, corpora, expert_counts(p
                 if self.z == "layer"
                 else f"scale is used by z='layer' only, not by z={self.z!r}: leave it out"
             )
-        if self.scale is not None and any(part.shape != (layers,) for part in self.scale):
-            raise ValueError(
-                f"scale has {[list(part.shape) for part in self.scale]} values for {layers} layers: it is of another partition"
+        if self.scale is not None:
+            known = self.scale.partition
+            if self.scale.mean.shape != (layers,) or (known is not None and known != self.partition.fingerprint):
+                raise ValueError(
+                    f"the scale ({len(self.scale.mean)} layers) is of another partition: measure score_moments of this one"
+                )
+            if self.scale.score != self.score:
+                raise ValueError(
+                    f"the scale is of score={self.scale.score!r}, the counts of {self.score!r}: measure score_moments of that"
+                )
+        sizes = self.partition.sizes()
+        if int(sizes.max()) > 1.25 * int(sizes.min()):
+            warnings.warn(
+                f"experts have {int(sizes.min())} to {int(sizes.max())} units: scores are sums over units, so frequencies partly say how large an "
+                f"expert is; choose a number of experts that divides {self.partition.labels.shape[1]} evenly",
+                stacklevel=2,
             )
 
     @property
     def how(self) -> str:
         """The choices in words, so that counts made differently do not add."""
-        scale = "" if self.scale is None else " " + content_hash([part.tolist() for part in self.scale])[:8]
+        scale = "" if self.scale is None else " " + content_hash(self.scale.mean.tolist(), self.scale.std.tolist())[:8]
         return f"score={self.score} z={self.z}{scale} share={self.share} select={self.select}"
 
     def parameters(self) -> dict[str, Any]:
@@ -230,8 +245,7 @@ class expert_counts:  # reads as a verb: measure(model, corpora, expert_counts(p
             if self.z == "token":
                 scores = standardise(scores)
             elif self.scale is not None:
-                mean, std = (float(part[layer]) for part in self.scale)
-                scores = (scores - mean) / std
+                scores = (scores - float(self.scale.mean[layer])) / float(self.scale.std[layer])
             z[:, layer] = scores
 
         each_layer(model, tokens, self.partition, self.score, take)

@@ -44,6 +44,8 @@ def matrix_of(
     """
     known = list(dict.fromkeys(table["language"]))
     names = known if languages is None else list(languages)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a language is named twice among {names}: name each once")
     if missing := [name for name in names if name not in known]:
         raise ValueError(f"language {missing[0]!r} is missing from the similarities, which have {', '.join(known)}")
     if len(names) < least:

@@ -93,7 +93,11 @@ def keep_by_rank(
 
 
 def random_keep(
-    keep: Bool[Tensor, "layer expert"], *, generator: torch.Generator, per_layer: bool = True
+    keep: Bool[Tensor, "layer expert"],
+    *,
+    generator: torch.Generator,
+    per_layer: bool = True,
+    sizes: Int[Tensor, "layer expert"] | None = None,
 ) -> Bool[Tensor, "layer expert"]:
     """As many experts drawn at random, those of `keep` not excluded.
 
@@ -101,14 +105,17 @@ def random_keep(
         keep: The experts to match in number.
         generator: Source of randomness, on any device; the same state gives the same draw.
         per_layer: As many in each layer; otherwise as many in the model, so that a layer may get none.
-
-    Experts may differ in size by one unit where their number does not divide the width, so units are matched to that precision.
+        sizes: Units of each expert (`Partition.sizes`): as many are drawn of each size, so that units match exactly. Without it experts
+            match and units need not: the frequent experts of an uneven partition are its large ones.
     """
     rows = keep if per_layer else keep.reshape(1, -1)
+    of_size = torch.zeros_like(rows, dtype=torch.long) if sizes is None else sizes.reshape(rows.shape)
     drawn = torch.zeros_like(rows)
-    for row, kept in zip(drawn, rows.sum(1).tolist(), strict=True):
-        order = torch.randperm(len(row), generator=generator, device=generator.device)
-        row[order[:kept].to(row.device)] = True
+    for row, kept, units in zip(drawn, rows, of_size, strict=True):
+        for size in units.unique().tolist():
+            pool = (units == size).nonzero().flatten()
+            order = torch.randperm(len(pool), generator=generator, device=generator.device).to(pool.device)
+            row[pool[order[: int(kept[pool].sum())]]] = True
     return drawn.reshape(keep.shape)
 
 
@@ -125,6 +132,9 @@ def dropped(model: Any, partition: Partition, keep: Bool[Tensor, "layer expert"]
         NotImplementedError: A mixture of experts, whose layers have no single FFN.
     """
     partition.require_model(model)
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
+        raise ValueError(f"keep must be a boolean tensor [layer, expert], got {kind}: give what keep_by_rank returns")
     off = partition.units(~keep)
     if not bool(keep.any()):
         raise ValueError("keep has no expert: pruning everything away leaves no FFN; keep at least one expert")
@@ -232,7 +242,8 @@ def pruning_scores(
 
     A row of the matrix is the language whose mask is in force, a column the language evaluated; `perplexity.perplexity_matrix` and
     `perplexity.selectivity` read the table. Mind the sign: neurons of a language are switched off there and kept here, so a mask fits its
-    language if the diagonal is the *least* harm, and beats chance if it lies below `random_low`; p-values there ask for more harm than chance.
+    language if the diagonal is the *least* harm, and beats chance if it lies below `random_low`. All else that `selectivity` says is about more
+    harm and reads backwards here: the sign of `selectivity`, `rank`, `largest`, `p`, `q` and `p_permutation`.
 
     Args:
         model: What `load_model` returned.
@@ -269,12 +280,16 @@ def pruning_scores(
         plan.append(Condition(language, "own", -1, off or None))
         generator = torch.Generator().manual_seed(int(content_hash(seed, language)[:8], 16))
         for draw in range(draws if off else 0):
-            drawn = random_keep(keep, generator=generator, per_layer=per_layer)
+            drawn = random_keep(keep, generator=generator, per_layer=per_layer, sizes=partition.sizes())
             plan.append(Condition(language, "random", draw, dropped(model, partition, drawn)))
     return score_conditions(model, texts, plan, size, length, out, resume, progress).drop(columns="share")
 
 
-def _require_shares(frequency: Tensor) -> None:
+def _require_shares(frequency: Any) -> None:
+    if not isinstance(frequency, Tensor) or frequency.ndim != 2 or not frequency.numel():
+        raise ValueError(
+            f"frequencies must be a tensor [layer, expert], got {type(frequency).__name__}: give what ExpertCounts.frequency() returns"
+        )
     if not bool(((frequency >= 0) & (frequency <= 1)).all()):  # nan is neither
         raise ValueError(
             "frequencies must be shares of tokens between 0 and 1, without nan: give what ExpertCounts.frequency() returns"

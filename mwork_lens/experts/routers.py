@@ -81,6 +81,10 @@ class router_counts:  # reads as a verb: measure(model, corpora, router_counts()
         experts: dict[int, int] = {}
 
         def choices(indices: Tensor, hook: Any, *, layer: int) -> None:
+            if indices.is_floating_point():
+                raise NotImplementedError(
+                    f"the router of layer {layer} lists numbers where choices are expected: its layout is not known, so it cannot be counted"
+                )
             chosen[layer] = (
                 indices.detach().reshape(-1, indices.shape[-1])[tokens.keep.flatten().to(indices.device)].cpu()
             )

@@ -72,8 +72,29 @@ class ScoreMoments:
         return cls(*sums, facts["experts"], facts["score"], **stamps)
 
 
-def layer_scale(moments: Mapping[str, ScoreMoments]) -> tuple[Float[Tensor, " layer"], Float[Tensor, " layer"]]:
-    """(mean, standard deviation) of the scores of each layer, float64, every language weighing the same.
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """What z-scores per layer are taken with."""
+
+    mean: Float[Tensor, " layer"]
+    """Mean score of a layer's experts."""
+    std: Float[Tensor, " layer"]
+    """Their standard deviation."""
+    score: str
+    """Of which score."""
+    partition: str | None = field(default=None, kw_only=True)
+    """Of which partition; None: unknown."""
+
+    def __post_init__(self) -> None:
+        sound = torch.isfinite(self.mean).all() and torch.isfinite(self.std).all() and (self.std > 0).all()
+        if self.mean.shape != self.std.shape or not bool(sound):
+            raise ValueError(
+                "a scale needs a finite mean and a positive standard deviation per layer: take it from layer_scale"
+            )
+
+
+def layer_scale(moments: Mapping[str, ScoreMoments]) -> Scale:
+    """Mean and standard deviation of the scores of each layer, float64, every language weighing the same.
 
     Raises:
         ValueError: There is no language, one has no token, they do not belong together, or the scores of a layer never differ.
@@ -92,7 +113,7 @@ def layer_scale(moments: Mapping[str, ScoreMoments]) -> tuple[Float[Tensor, " la
         raise ValueError(
             f"the expert scores of layer {int((variance <= 1e-12 * square).nonzero()[0])} never differ: no z-score; use z='token'"
         )
-    return mean, variance.sqrt()
+    return Scale(mean, variance.sqrt(), sums[0].score, partition=sums[0].partition)
 
 
 @dataclass(frozen=True, eq=False)

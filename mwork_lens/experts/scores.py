@@ -36,10 +36,10 @@ def select_top(z: Float[Tensor, "row expert"], k: int) -> Bool[Tensor, "row expe
 
 
 def standardise(scores: Float[Tensor, "tok expert"]) -> Float[Tensor, "tok expert"]:
-    """(s - mean) / std over the experts of each token; 0 where all are equal."""
+    """(s - mean) / std over the experts of each token; 0 where all are equal, up to rounding."""
     centred = scores - scores.mean(1, keepdim=True)
     std = centred.square().mean(1, keepdim=True).sqrt()
-    return torch.where(std > 0, centred / std, 0.0)
+    return torch.where(std > 1e-6 * scores.abs().amax(1, keepdim=True), centred / std, 0.0)
 
 
 def expert_scores(

@@ -104,7 +104,9 @@ def export(sliced_model: Any, folder: str | Path, tokenizer: Any) -> Path:
     """
     from transformers import AutoModelForCausalLM
 
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
+    if not hasattr(tokenizer, "save_pretrained"):
+        raise ValueError(f"a folder needs a tokenizer, got {type(tokenizer).__name__}: pass model.tokenizer")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder: choose another")
     widest = max(ffn_widths(sliced_model))

@@ -7,6 +7,7 @@
     perplexity_heatmap  share_curves  selectivity_bars      whose neurons are off, and which language suffers
     similarity_curves  retrieval_curves  dominance_curves   where languages meet
     sensitivity_curves  agreement_heatmap  selection_frequency_histogram   how firm a set of neurons is
+    frequency_heatmaps  language_tree  category_bars  pruning_curves       experts inside dense FFNs
     dose_curves  fluency_against_accuracy  damage_heatmap   what steering does, and what it costs
 
 Every figure is a plain `matplotlib.figure.Figure`: no pyplot, no global state, so figures can be made in threads and in notebooks alike
@@ -15,6 +16,7 @@ has the same colour in every figure of a study. What is not known (nan) is left 
 """
 
 from .effects import deltas
+from .experts import category_bars, frequency_heatmaps, language_tree, pruning_curves
 from .geometry import dominance_curves, retrieval_curves, similarity_curves
 from .lens import lens_curves
 from .matrix import perplexity_heatmap, selectivity_bars, share_curves
@@ -26,17 +28,21 @@ from .style import language_colours, language_name, svg, write_svg
 
 __all__ = [
     "agreement_heatmap",
+    "category_bars",
     "damage_heatmap",
     "deltas",
     "dominance_curves",
     "dose_curves",
     "fluency_against_accuracy",
+    "frequency_heatmaps",
     "language_colours",
     "language_name",
+    "language_tree",
     "layer_counts",
     "lens_curves",
     "overlap_heatmap",
     "perplexity_heatmap",
+    "pruning_curves",
     "require_columns",
     "retrieval_curves",
     "selection_frequency_histogram",

@@ -462,3 +462,18 @@ def test_bad_similarity_tables_are_refused():
         family_test(table, languages=["fr", "es", "pt"])
     with pytest.raises(ValueError, match="unknown language 'l0'"):
         family_test(table_of(np.eye(3), ["l0", "l1", "l2"]))
+
+
+def test_a_language_is_named_once_and_subtracting_needs_three():
+    f = {
+        x: torch.rand(2, 6, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+        for i, x in enumerate(("en", "fr", "es"))
+    }
+    with pytest.raises(ValueError, match="a language is named twice"):
+        similarity(f, languages=["en", "en", "fr"])
+    with pytest.raises(ValueError, match="a language is named twice"):
+        family_test(similarity(f), languages=["fr", "fr", "es"])
+    with pytest.raises(ValueError, match="shared='subtract' needs three languages"):
+        similarity(f, shared="subtract", languages=["en", "fr"])
+    alike = dict.fromkeys(f, f["en"])
+    assert similarity(alike, shared="subtract")["similarity"].isna().all()  # nothing is left but rounding

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mwork_lens.corpora import Corpus, batches
 from mwork_lens.experts.frequencies import ExpertCounts, expert_counts, selected_per_token, tokens_needed
 from mwork_lens.experts.partition import Partition
-from mwork_lens.experts.scales import ScoreMoments, layer_scale, score_moments
+from mwork_lens.experts.scales import Scale, ScoreMoments, layer_scale, score_moments
 from mwork_lens.experts.scores import expert_scores, select_top, standardise
 from mwork_lens.measure import DocumentsFailed, measure
 from mwork_lens.models import fingerprint
@@ -134,7 +134,7 @@ def test_z_scores_and_selections_are_what_loops_say(z, select):
     scale = None
     if z == "layer":
         scale = layer_scale(measure(model, CORPORA, score_moments(partition, size=2), progress=False))
-        for mine, naive in zip(scale, naive_scale("llama", partition, "sum"), strict=True):
+        for mine, naive in zip((scale.mean, scale.std), naive_scale("llama", partition, "sum"), strict=True):
             np.testing.assert_allclose(mine, naive, rtol=1e-5)
     stat = expert_counts(partition, z=z, select=select, share=0.4, scale=scale)
     measured = measure(model, CORPORA, stat, progress=False)
@@ -332,7 +332,8 @@ def test_a_scale_refuses_what_does_not_belong_together():
         one = torch.ones(2, dtype=torch.double)
         return ScoreMoments(torch.tensor(n), total * one, square * one, experts, score, partition=partition)
 
-    mean, std = layer_scale({"en": sums(), "de": sums(n=20, total=60.0, square=600.0)})
+    scale = layer_scale({"en": sums(), "de": sums(n=20, total=60.0, square=600.0)})
+    mean, std = scale.mean, scale.std
     # en: mean 1/6, square 9/6; de: mean 1, square 10
     np.testing.assert_allclose(mean, [(1 / 6 + 1) / 2] * 2)
     np.testing.assert_allclose(std, [((1.5 + 10) / 2 - (7 / 12) ** 2) ** 0.5] * 2)
@@ -358,7 +359,7 @@ def test_a_partition_of_another_model_is_refused():
             stat(model, ids)
     with pytest.raises(ValueError, match=r"no document could be measured.*made for another model"):
         measure(model, CORPORA, expert_counts(other), progress=False)
-    short = Partition(torch.zeros(1, 44, dtype=torch.long), 2)
+    short = Partition(torch.arange(44).remainder(2)[None], 2)
     with pytest.raises(ValueError, match=r"divides FFNs of \[layer, width\] \[1, 44\], the model has \[2, 44\]"):
         expert_counts(short, share=0.5)(model, ids)
     unstamped = partition_of(model, stamped=False)
@@ -392,8 +393,19 @@ def test_bad_choices_are_refused():
         ({"size": 0}, "size=0 must be at least 1"),
         ({"length": 0}, "length=0 must be at least 1"),
         ({"z": "layer"}, "z='layer' needs scale=layer_scale"),
-        ({"scale": (torch.ones(2), torch.ones(2))}, "scale is used by z='layer' only"),
-        ({"z": "layer", "scale": (torch.ones(3), torch.ones(3))}, r"scale has \[\[3\], \[3\]\] values for 2 layers"),
+        ({"scale": Scale(torch.ones(2), torch.ones(2), "sum")}, "scale is used by z='layer' only"),
+        (
+            {"z": "layer", "scale": Scale(torch.ones(3), torch.ones(3), "sum")},
+            r"scale \(3 layers\) is of another partition",
+        ),
+        (
+            {"z": "layer", "scale": Scale(torch.ones(2), torch.ones(2), "sum", partition="x")},
+            "is of another partition: measure",
+        ),
+        (
+            {"z": "layer", "scale": Scale(torch.ones(2), torch.ones(2), "square")},
+            "is of score='square', the counts of 'sum'",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             expert_counts(partition, **options)
@@ -410,3 +422,19 @@ def test_numbers_of_the_paper():
     assert tokens_needed(0.01) == 9604
     with pytest.raises(ValueError, match=r"error=5\.0 must be between 0 and 1"):
         tokens_needed(5.0)
+
+
+def test_a_scale_must_be_sound():
+    for mean, std in ((torch.tensor([0.0, float("nan")]), torch.ones(2)), (torch.zeros(2), torch.tensor([1.0, 0.0]))):
+        with pytest.raises(ValueError, match="a finite mean and a positive standard deviation"):
+            Scale(mean, std, "sum")
+
+
+def test_uneven_experts_are_said():
+    """44 units in 6 experts are 7 or 8 each, alike enough; in 16 they are 2 or 3."""
+    even, uneven = (torch.arange(44).remainder(n).expand(2, 44).clone() for n in (6, 16))
+    expert_counts(Partition(even, 6))
+    with pytest.warns(
+        UserWarning, match="experts have 2 to 3 units: .* choose a number of experts that divides 44 evenly"
+    ):
+        expert_counts(Partition(uneven, 16))

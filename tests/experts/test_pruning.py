@@ -1,5 +1,6 @@
 """Which experts stay, what that costs, and what it harms: against naive loops and hand counts."""
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -296,3 +297,24 @@ def test_a_partition_made_before_the_weights_changed_is_refused():
         model.blocks[0].mlp.W_out[3] = 0.0
     with pytest.raises(ValueError, match="partition was made for another model"):
         masked(model, partition, keep)
+
+
+def test_random_experts_match_units_where_sizes_differ():
+    """Six experts of one unit and six of two: with sizes given, as many of each are drawn."""
+    sizes = torch.tensor([[1] * 6 + [2] * 6] * 2)
+    keep = torch.tensor([[False] * 5 + [True] * 5 + [False] * 2] * 2)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_keep(keep, generator=generator, sizes=sizes) for _ in range(20)]
+    assert all(int((one * sizes).sum()) == int((keep * sizes).sum()) for one in drawn)
+    assert any(not torch.equal(one, keep) for one in drawn)
+    without = [random_keep(keep, generator=generator) for _ in range(20)]
+    assert any(int((one * sizes).sum()) != int((keep * sizes).sum()) for one in without)  # negative control
+
+
+def test_what_is_no_frequency_or_mask_is_refused(llama):
+    for wrong in ([[0.5]], torch.ones(3), torch.empty(0, 2)):
+        with pytest.raises(ValueError, match="frequencies must be a tensor"):
+            inspect.unwrap(keep_by_rank)(wrong, 0.5)
+    parts = Partition(torch.arange(44).remainder(4).expand(2, 44).clone(), 4)
+    with pytest.raises(ValueError, match=r"keep must be a boolean tensor .* got torch\.float32"):
+        inspect.unwrap(dropped)(llama, parts, torch.ones(2, 4))
