@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 import mwork_lens as mw
+from mwork_lens.corpora import encode
+from mwork_lens.evaluate import document_nll
 from mwork_lens.experts.analysis import similarity
 from mwork_lens.experts.categories import categories, category_shares, quantile_thresholds, statements
 from mwork_lens.experts.frequencies import expert_counts
 from mwork_lens.experts.kinship import dendrogram, family_test
 from mwork_lens.experts.partition import Partition, partition
-from mwork_lens.experts.pruning import flops, keep_by_rank, pruning_scores
+from mwork_lens.experts.pruning import flops, keep_by_rank, masked, pruning_scores, random_keep
 from mwork_lens.perplexity.tables import perplexity_matrix
 
 METHODS = ("kmeans", "random", "contiguous")
@@ -64,6 +67,64 @@ def pruned(model: Any, parts: Partition, counts: Mapping[str, Any], texts: Any, 
     return pd.concat(tables, ignore_index=True)
 
 
+def choices(model: Any, corpus: mw.Corpus, *, part: int, seed: int, options: int = 4) -> tuple[mw.Tokens, int]:
+    """A task this model can do: which of four passages' continuations belongs to this opening? Openings and continuations of `part` tokens.
+
+    Returns the sequences, `options` a question, the right one first; only the continuation is kept, so only it is scored.
+    """
+    rows = [row for row in encode(corpus, model)[0] if len(row) > 2 * part]
+    generator = torch.Generator().manual_seed(seed)
+    ids = []
+    for i, row in enumerate(rows):
+        others = [j for j in torch.randperm(len(rows), generator=generator).tolist() if j != i][: options - 1]
+        ids += [row[: part + 1] + rows[j][part + 1 : 2 * part + 1] for j in (i, *others)]
+    table = torch.tensor(ids)
+    keep = torch.zeros_like(table, dtype=torch.bool)
+    keep[:, part + 1 :] = True
+    return mw.Tokens(table, keep), options
+
+
+def accuracy(model: Any, tokens: mw.Tokens, options: int) -> float:
+    """Share of questions whose right continuation is the likeliest."""
+    nll = torch.cat(
+        [document_nll(model, mw.Tokens(i, k)) for i, k in zip(tokens.ids.split(64), tokens.keep.split(64), strict=True)]
+    )
+    return float((nll.reshape(-1, options).argmin(1) == 0).double().mean())
+
+
+def tasks(model: Any, parts: Partition, counts: Mapping[str, Any], texts: Any, a: argparse.Namespace) -> pd.DataFrame:
+    """Accuracy of the choice of continuations per language: whole model, own experts, as many random ones."""
+    rows = []
+    for language, corpus in texts.items():
+        tokens, options = choices(model, corpus, part=8 if a.smoke else 24, seed=a.seed)
+        questions = len(tokens) // options
+        rows.append((language, 1.0, "none", -1, questions, accuracy(model, tokens, options)))
+        for share in (0.5,) if a.smoke else KEPT:
+            keep = keep_by_rank(counts[language].frequency(), share)
+            generator = torch.Generator().manual_seed(a.seed)
+            drawn = [random_keep(keep, generator=generator, sizes=parts.sizes()) for _ in range(1 if a.smoke else 3)]
+            for kind, draw, chosen in [("own", -1, keep), *(("random", i, one) for i, one in enumerate(drawn))]:
+                with masked(model, parts, chosen):
+                    rows.append((language, share, kind, draw, questions, accuracy(model, tokens, options)))
+    return pd.DataFrame(rows, columns=["language", "share", "neurons", "draw", "questions", "accuracy"])
+
+
+def task_in_words(table: pd.DataFrame) -> list[str]:
+    """Mean accuracy over languages per share."""
+    questions = int(table.groupby("language")["questions"].first().sum())
+    whole = table[table["neurons"] == "none"]["accuracy"].mean()
+    said = [
+        f"Which of four continuations belongs to the opening ({questions} questions in all, chance 0.25): whole model {whole:.2f}."
+    ]
+    for share, part in table[table["neurons"] != "none"].groupby("share", sort=False):
+        own, random = (part[part["neurons"] == kind] for kind in ("own", "random"))
+        drawn = random.groupby("draw")["accuracy"].mean()
+        said.append(
+            f"{share:.0%} of the experts kept: own {own['accuracy'].mean():.2f}, random {drawn.mean():.2f} ({drawn.min():.2f} to {drawn.max():.2f})."
+        )
+    return said
+
+
 def in_words(found: dict[str, Any], table: pd.DataFrame) -> list[str]:
     """The findings, with their numbers."""
     said = []
@@ -96,10 +157,9 @@ def in_words(found: dict[str, Any], table: pd.DataFrame) -> list[str]:
 
 def draw(folder: Path, counts: Any, table: pd.DataFrame) -> None:
     """The figures."""
-    from mwork_lens.plots.experts import category_bars, frequency_heatmaps, language_tree, pruning_curves
-
     from mwork_lens.experts.analysis import frequency_table
     from mwork_lens.plots import write_svg
+    from mwork_lens.plots.experts import category_bars, frequency_heatmaps, language_tree, pruning_curves
 
     top, bottom = 0.5, 1000 / 8192
     diagonal = table[(table["off"] == table["language"])]
@@ -152,7 +212,8 @@ def main() -> None:
         here = mw.measure(model, counting, expert_counts(parts, share=share)).stats
         curve += [{"share": share, **row} for row in statements(here).to_dict("records")]
     table = pruned(model, parts, counts, held_out, a)
-    findings = in_words(found, table)
+    scored = tasks(model, parts, counts, held_out, a)
+    findings = in_words(found, table) + task_in_words(scored)
     run = mw.Run(
         "experts", {name: getattr(a, name) for name in ("experts", "draws", "length", "limit")} | {"share": SHARE},
         mw.describe(model), {x: c.facts() for x, c in corpora.items()}, a.seed,
@@ -160,7 +221,9 @@ def main() -> None:
     diagonal = table[(table["off"] == table["language"])].round(4)
     record = {
         "findings": findings, "partitions": found, "statements_by_share": curve,
-        "pruning": json.loads(diagonal.to_json(orient="records")), "seconds": round(time.monotonic() - start), "run": run.to_json(),
+        "task": scored.round(4).to_dict("records"),
+        "pruning": json.loads(diagonal.to_json(orient="records")),
+        "seconds": round(time.monotonic() - start), "run": run.to_json(),
     }  # fmt: skip
     ours = (a.model, a.corpora) == ("polyglot", "embedded") and not a.smoke
     folder = Path(__file__).parent / "results" if ours else a.out / "results"
