@@ -12,6 +12,9 @@
     evaluate  difference  perplexity_scores  perplexity_matrix  selectivity
     share_scores  share_curve                                               and see what breaks
     embed  similarity  retrieval  dominance                                 where languages meet
+    Task  load_task  xquad  mgsm  xcopa  answer_scores  answer_nll          what it can do, in each language
+    accuracy  ability_difference  ability_delta                             and what it can do no longer
+    attribution  ablation_effects  trial  repeatability                     detectors against causal ground truth
     Stages  study  doctor  save  load  Run
 
 Everything is imported on first use: `import mwork_lens` itself loads neither torch nor TransformerLens.
@@ -100,6 +103,30 @@ _HOME = {
     "similarity": "geometry.tables",
     "retrieval": "geometry.tables",
     "dominance": "geometry.tables",
+    "attributions": "detect.attribution",
+    "attribution": "detect.attribution",
+    "Detector": "detect.listing",
+    "detectors": "detect.listing",
+    "Effects": "causal",
+    "ablation_effects": "causal",
+    "trial": "trial",
+    "repeatability": "trial",
+    "Item": "tasks.task",
+    "Task": "tasks.task",
+    "load_task": "tasks.files",
+    "save_task": "tasks.files",
+    "embedded_tasks": "tasks.files",
+    "few_shot": "tasks.shots",
+    "xquad": "tasks.xquad",
+    "mgsm": "tasks.mgsm",
+    "xcopa": "tasks.xcopa",
+    "answer_scores": "tasks.run",
+    "answer_nll": "tasks.run",
+    "fitting": "tasks.ask",
+    "accuracy": "tasks.tables",
+    "ability_difference": "tasks.tables",
+    "ability_delta": "tasks.tables",
+    "ability_table": "tasks.tables",
     "Study": "study",
     "Settings": "grid",
     "study": "study",
@@ -127,7 +154,7 @@ def __dir__() -> list[str]:
 
 
 class _Vocabulary(ModuleType):
-    """`capture`, `measure`, `evaluate`, `study` and `doctor` are functions of the package, though files have the same names.
+    """`capture`, `measure`, `evaluate`, `study`, `trial` and `doctor` are functions of the package, though files have the same names.
 
     The import system binds a submodule to its package whenever anything imports it; here the function stays what the name means.
     """
@@ -143,13 +170,16 @@ sys.modules[__name__].__class__ = _Vocabulary
 if TYPE_CHECKING:
     from .analysis import layer_counts, overlap
     from .capture import capture
+    from .causal import Effects, ablation_effects
     from .collect import document_moments, moments
     from .corpora import Corpus, Tokens, batches, load_corpora
     from .detect.ap import ap
+    from .detect.attribution import attribution, attributions
     from .detect.chance import matched_random, p_value
     from .detect.lap import lap
     from .detect.lape import lape
     from .detect.lave import lave
+    from .detect.listing import Detector, detectors
     from .detect.penalised import penalised
     from .detect.plnd import importances, neuron_importance, plnd, specific
     from .detect.pv import pv
@@ -180,6 +210,16 @@ if TYPE_CHECKING:
     from .storage import Run, load, save
     from .strata import DocumentMoments
     from .study import Study, study
+    from .tasks.ask import fitting
+    from .tasks.files import embedded_tasks, load_task, save_task
+    from .tasks.mgsm import mgsm
+    from .tasks.run import answer_nll, answer_scores
+    from .tasks.shots import few_shot
+    from .tasks.tables import ability_delta, ability_difference, ability_table, accuracy
+    from .tasks.task import Item, Task
+    from .tasks.xcopa import xcopa
+    from .tasks.xquad import xquad
+    from .trial import repeatability, trial
     from .writing.confusion import language_accuracy
     from .writing.generate import generate
     from .writing.identify import lingua_identifier

@@ -11,7 +11,7 @@ texts are parallel, for every language: `with deactivate(model, neurons): evalua
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,17 @@ DIFFERENCES = ("language", "before", "after", "change", "low", "high", "document
 """Columns of `difference`: one row a language."""
 
 RESAMPLES = 1000
+
+
+@runtime_checkable
+class Scorable(Protocol):
+    """Something that scores a model on its own items, such as a task; `evaluate` hands over to it."""
+
+    def scores(
+        self, model: Any, languages: Sequence[str] | None = None, *, condition: str = "baseline", size: int = 16
+    ) -> pd.DataFrame:
+        """One row an item, with at least the columns condition, language, item and score."""
+        ...
 
 
 def document_nll(model: Any, tokens: Tokens, *, finite: bool = True) -> Float[Tensor, " batch"]:
@@ -140,29 +151,33 @@ def prepare(
 
 def evaluate(
     model: Any,
-    texts: Mapping[str, Corpus],
+    texts: Mapping[str, Corpus] | Scorable,
     languages: Sequence[str] | None = None,
     *,
     condition: str = "baseline",
     size: int = 16,
     length: int | None = None,
 ) -> pd.DataFrame:
-    """NLL of every document.
+    """NLL of every document, or the scores of every item of a task.
 
     Args:
         model: What `load_model` returned; any edit in force applies.
-        texts: Held-out documents per language.
+        texts: Held-out documents per language; or a task (anything `Scorable`), which then does the scoring.
         languages: Which to score, default all.
         condition: Label of the rows.
         size: Documents per batch; keep it fixed across conditions.
         length: Tokens per document at most.
 
     Returns:
-        Columns `SCORES`: condition, language, document, nll (nats, summed), tokens.
+        Columns `SCORES`: condition, language, document, nll (nats, summed), tokens; for a task, those that it says.
 
     Raises:
-        ValueError: A language has no texts, a document no token to predict, or logits are not finite.
+        ValueError: A language has no texts, a document no token to predict, or logits are not finite; `length` for a task.
     """
+    if isinstance(texts, Scorable):
+        if length is not None:
+            raise ValueError(f"length={length} cuts documents; the items of a task are asked whole: leave it out")
+        return texts.scores(model, languages, condition=condition, size=size)
     ready = prepare(model, texts, languages, size=size, length=length)
     return ready.names.assign(condition=condition, nll=ready.scores(model))[list(SCORES)]
 

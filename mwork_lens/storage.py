@@ -37,6 +37,7 @@ _KINDS = {
     "ExpertCounts": "mwork_lens.experts.frequencies",
     "ScoreMoments": "mwork_lens.experts.scales",
     "Partition": "mwork_lens.experts.partition",
+    "Effects": "mwork_lens.causal",
 }
 
 
