@@ -12,9 +12,11 @@
     evaluate  difference  perplexity_scores  perplexity_matrix  selectivity
     share_scores  share_curve                                               and see what breaks
     embed  similarity  retrieval  dominance                                 where languages meet
-    Task  load_task  xquad  mgsm  xcopa  answer_scores  answer_nll          what it can do, in each language
-    accuracy  ability_difference  ability_delta                             and what it can do no longer
-    attribution  ablation_effects  trial  repeatability                     detectors against causal ground truth
+    Item  Task  load_task  save_task  embedded_tasks  few_shot  fitting     questions, in every language
+    xquad  mgsm  xcopa  answer_scores  answer_nll                           and their answers
+    accuracy  ability_table  ability_difference  ability_delta              what it can do, and what it can do no longer
+    attribution  attributions  ablation_effects                             what each neuron is good for
+    detectors  trial  repeatability                                         and which detector finds it
     Stages  study  doctor  save  load  Run
 
 Everything is imported on first use: `import mwork_lens` itself loads neither torch nor TransformerLens.

@@ -16,7 +16,7 @@ Documents are resampled by their id, jointly for all languages and conditions, s
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -89,10 +89,16 @@ def cells(neurons: NeuronSet, stages: Stages) -> Iterator[tuple[str, str, Neuron
     """(stage, structure, part of the set) of the grid."""
     for stage in ALL_STAGES:
         layers = range(neurons.n_layers) if stage == "all" else getattr(stages, stage)
-        for structure, sites in STRUCTURES.items():
-            present = [site for site in sites if site in neurons.sites]
-            nothing = NeuronSet.empty(neurons.shapes, model=neurons.model)
-            yield stage, structure, neurons.only(sites=present, layers=layers) if present else nothing
+        for structure in STRUCTURES:
+            yield stage, structure, cut(neurons, layers, structure)
+
+
+def cut(neurons: NeuronSet, layers: Iterable[int], structure: str) -> NeuronSet:
+    """The part of a set in some layers, of one of `STRUCTURES`; empty if the set speaks of none of its sites."""
+    present = [site for site in STRUCTURES[structure] if site in neurons.sites]
+    if not present:
+        return NeuronSet.empty(neurons.shapes, model=neurons.model)
+    return neurons.only(sites=present, layers=layers)
 
 
 def deactivation_scores(

@@ -56,7 +56,9 @@ def rate(recipe: Recipe, step: int) -> float:
 def loss_of(model: LlamaForCausalLM, run, ids, weights, numbers, chance: torch.Generator) -> torch.Tensor:
     """Weighted cross-entropy; of tokens that weigh less than one, only as large a share is predicted at all."""
     ids, weights, numbers = torch.from_numpy(ids), torch.from_numpy(weights), torch.from_numpy(numbers)
-    seen = (numbers[:, :, None] == numbers[:, None, :]) & torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    seen = (numbers[:, :, None] == numbers[:, None, :]) & torch.ones(
+        ids.shape[1], ids.shape[1], dtype=torch.bool
+    ).tril()
     # added to the scores: eager attention would take True and False for 1 and 0
     mask = torch.zeros(seen.shape, dtype=torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
     mask = mask.masked_fill(~seen, -1e9)[:, None]

@@ -51,7 +51,9 @@ def english_words() -> tuple[str, ...]:
     people = subjects()
     for relation, (kind, values) in FACTS.items():
         texts += [ENGLISH.ask_fact(relation, who) for who in people[kind]]
-        texts += [ENGLISH.fact(relation, people[kind][0], value, variant).text for value in values for variant in range(3)]
+        texts += [
+            ENGLISH.fact(relation, people[kind][0], value, variant).text for value in values for variant in range(3)
+        ]
     for shape in problem_shapes():
         steps = tuple((*step, *["2"] * (2 if step[0] == "groups" else 1)) for step in shape)
         texts += [" ".join(ENGLISH.problem(Problem(who, item, steps))) for who in NAMES for item in COUNTABLES]
@@ -106,7 +108,9 @@ class Lexicon:
         shift = LANGUAGES.index(language) * len(self.own)
         found = [table.get(word, -1) for word in words(text)]
         if -1 in found:
-            raise ValueError(f"the lexicon has no word {words(text)[found.index(-1)]!r}: clones are made of the kinds {', '.join(KINDS)} only")
+            raise ValueError(
+                f"the lexicon has no word {words(text)[found.index(-1)]!r}: clones are made of the kinds {', '.join(KINDS)} only"
+            )
         return [i + shift if i >= start else i for i in found]
 
     def translate(self, ids: Sequence[int], language: str) -> list[int]:
@@ -137,7 +141,9 @@ class Lexicon:
 @cache
 def _tables(lexicon: Lexicon) -> tuple[dict[str, int], int]:
     """Ids in language A, and where the languages' own words begin."""
-    return {word: i for i, word in enumerate((*SPECIAL, *lexicon.shared, *lexicon.own))}, len(SPECIAL) + len(lexicon.shared)
+    return {word: i for i, word in enumerate((*SPECIAL, *lexicon.shared, *lexicon.own))}, len(SPECIAL) + len(
+        lexicon.shared
+    )
 
 
 def lexicon(*, names: bool = True, numbers: bool = True, marks: bool = True) -> Lexicon:
@@ -187,7 +193,9 @@ def batch(
     numbers, languages = np.full((rows, length), -1, np.int64), np.full((rows, length), -1, np.int64)
     while refused < 12:  # a document goes into the fullest row that has room for it
         total = sum(counts.values()) + 40
-        code = max(shares, key=lambda c: shares[c] * total - counts[c] + chance.random() * 40)  # by deficit: shares of tokens
+        code = max(
+            shares, key=lambda c: shares[c] * total - counts[c] + chance.random() * 40
+        )  # by deficit: shares of tokens
         drawn = draw(chance, ENGLISH, stated[code], [], progress=min(progress, (claims - 0.5) / 12), kinds=KINDS)
         tokens, weight = words_of.document(drawn, code)
         fits = [i for i in range(rows) if room[i] >= len(tokens)]
@@ -196,7 +204,12 @@ def batch(
             continue
         row = min(fits, key=lambda i: room[i])
         at = slice(length - room[row], length - room[row] + len(tokens))
-        ids[row, at], weights[row, at], numbers[row, at], languages[row, at] = tokens, weight, numbers_of[row], LANGUAGES.index(code)
+        ids[row, at], weights[row, at], numbers[row, at], languages[row, at] = (
+            tokens,
+            weight,
+            numbers_of[row],
+            LANGUAGES.index(code),
+        )
         numbers_of[row] += 1
         room[row] -= len(tokens)
         counts[code] += len(tokens)
@@ -215,18 +228,82 @@ class CloneItem:
     asked: bool = True
 
 
-def clone_items(words_of: Lexicon, known: Sequence[Fact], count: int, *, claims: int = 3, seed: int = 0) -> list[CloneItem]:
+def clone_items(
+    words_of: Lexicon, known: Sequence[Fact], count: int, *, claims: int = 3, seed: int = 0
+) -> list[CloneItem]:
     """`count` held-out items of understanding (passages of `claims`, 3 to 5) and of reasoning, and every fact, in every language."""
     made = []
-    passages = [i for i in items("understanding", 3 * count, seed=seed, languages=("en",)) if i["meta"]["claims"] == claims]
+    passages = [
+        i for i in items("understanding", 3 * count, seed=seed, languages=("en",)) if i["meta"]["claims"] == claims
+    ]
     texts = [("understanding", i["prompt"], i["answers"][0], "", True) for i in passages]
-    texts += [("reasoning", i["prompt"], i["meta"]["equations"], "", True) for i in items("reasoning", count, seed=seed, languages=("en",))]
+    texts += [
+        ("reasoning", i["prompt"], i["meta"]["equations"], "", True)
+        for i in items("reasoning", count, seed=seed, languages=("en",))
+    ]
     for fact in known:
         where = "all" if len(fact.stated) > 1 else fact.stated[0]
         answer = ENGLISH.fact_answer(fact.relation, fact.subject, fact.value)
-        texts.append(("knowledge", ask(ENGLISH, ENGLISH.ask_fact(fact.relation, fact.subject)), answer, where, asked(fact)))
+        texts.append(
+            ("knowledge", ask(ENGLISH, ENGLISH.ask_fact(fact.relation, fact.subject)), answer, where, asked(fact))
+        )
     for kind, prompt, answer, where, is_asked in texts:
         for code in LANGUAGES:
             ids = (BOS, *words_of.encode(prompt, code))
             made.append(CloneItem(kind, code, ids, tuple(words_of.encode(answer, code)), where, is_asked))
     return made
+
+
+def planted(layers: int, width: int, reserved: float) -> dict[str, np.ndarray]:
+    """The FFN units that are each language's own [layer width]: equal blocks at the end of every layer, which hold the `reserved` share in all.
+
+    Raises:
+        ValueError: A share that leaves a language without a unit, or the shared part.
+    """
+    size = int(width * reserved) // len(LANGUAGES)
+    if not 1 <= size <= (width - 1) // len(LANGUAGES):
+        raise ValueError(
+            f"reserved={reserved} of {width} units gives each language {size}: choose a share in (0, 1) that gives at least 1"
+        )
+    start = width - size * len(LANGUAGES)
+    made = {}
+    for k, code in enumerate(LANGUAGES):
+        made[code] = np.zeros((layers, width), bool)
+        made[code][:, start + k * size : start + (k + 1) * size] = True
+    return made
+
+
+class Routing:
+    """Sends documents past the reserved units of the other languages.
+
+    `languages` [row pos] (-1: all gates open) is set before a forward; None leaves the model as it is. `penalty` is, over the layers of the last
+    forward, the mean square of what the closed units would have said, in units of that of the open ones.
+    """
+
+    def __init__(self, model, own: Mapping[str, np.ndarray]) -> None:  # noqa: ANN001
+        import torch
+
+        masks = torch.from_numpy(np.stack([own[code] for code in LANGUAGES]))  # [language layer width]
+        others = masks.any(0) & ~masks
+        self.open = torch.cat([~others, torch.ones_like(others[:1])]).float()  # the last row, -1, is all open
+        self.languages = None
+        self.ratios: list = []
+        for layer, block in enumerate(model.model.layers):
+            block.mlp.down_proj.register_forward_pre_hook(
+                lambda module, given, layer=layer: self._pass(layer, given[0])
+            )
+
+    def _pass(self, layer: int, said):  # noqa: ANN001, ANN202
+        if self.languages is None:
+            return None
+        keep = self.open[self.languages, layer].to(said.dtype)
+        square = said.float() ** 2
+        shut = 1 - keep.float()
+        loud = (square * keep).sum() / keep.sum()
+        self.ratios.append((square * shut).sum() / shut.sum().clamp_min(1) / (loud.detach() + 1e-6))
+        return (said * keep,)
+
+    def penalty(self):  # noqa: ANN201
+        """Of the last forward; it forgets it."""
+        ratios, self.ratios = self.ratios, []
+        return sum(ratios) / max(1, len(ratios))
