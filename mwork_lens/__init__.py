@@ -15,6 +15,7 @@
     Item  Task  load_task  save_task  embedded_tasks  few_shot  fitting     questions, in every language
     xquad  mgsm  xcopa  answer_scores  answer_nll                           and their answers
     accuracy  ability_table  ability_difference  ability_delta              what it can do, and what it can do no longer
+    part_of  ability_conditions  ability_scores  ability_changes  ability_grid    by stage and structure
     attribution  attributions  ablation_effects                             what each neuron is good for
     detectors  trial  repeatability                                         and which detector finds it
     Stages  study  doctor  save  load  Run
@@ -129,6 +130,11 @@ _HOME = {
     "ability_difference": "tasks.tables",
     "ability_delta": "tasks.tables",
     "ability_table": "tasks.tables",
+    "ability_conditions": "abilities",
+    "ability_scores": "abilities",
+    "part_of": "abilities",
+    "ability_changes": "ability_tables",
+    "ability_grid": "ability_tables",
     "Study": "study",
     "Settings": "grid",
     "study": "study",
@@ -170,6 +176,8 @@ sys.modules[__name__].__class__ = _Vocabulary
 
 
 if TYPE_CHECKING:
+    from .abilities import ability_conditions, ability_scores, part_of
+    from .ability_tables import ability_changes, ability_grid
     from .analysis import layer_counts, overlap
     from .capture import capture
     from .causal import Effects, ablation_effects

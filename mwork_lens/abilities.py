@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,7 +148,7 @@ def ability_scores(
     own: Mapping[str, NeuronSet],
     stages: Stages,
     *,
-    score: Literal["accuracy", "nll"] = "nll",
+    score: str = "nll",
     rows: Sequence[str] = ROWS,
     draws: int = 20,
     others: bool = True,

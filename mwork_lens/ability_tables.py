@@ -125,7 +125,7 @@ def ability_grid(
                 asked = before[before["language"].isin([ENGLISH, *targets])]
                 found |= _intervals(mine[mine["neurons"] == kind], asked, targets, score, resamples, seed)
             if kind == "specific" and len(drawn) and found["targets"]:
-                found |= _against(found, drawn, cell)
+                found |= _against(drawn, cell)
             rows.append(found)
     table = pd.DataFrame(rows).reindex(columns=list(GRID))
     table["eng"] = table["eng_before"] + table["d_eng"]
@@ -138,7 +138,7 @@ def ability_grid(
             & (score == "score")
         )
         for i in table.index[known]:
-            table.loc[i, f"h_{side}"] = cohen_h(table.loc[i, side], table.loc[i, f"{side}_before"])
+            table.loc[i, f"h_{side}"] = cohen_h(float(table.loc[i, side]), float(table.loc[i, f"{side}_before"]))
     return _corrected(table)
 
 
@@ -167,21 +167,21 @@ def _intervals(
     return {f"{ours}{edge}": row[f"{theirs}{edge}"] for ours, theirs in names.items() for edge in ("", "_low", "_high")}
 
 
-def _against(found: dict[str, Any], drawn: pd.DataFrame, cell: pd.DataFrame) -> dict[str, float]:
-    """p, fisher and z of the specific neurons against the draws; `cell` holds every target."""
+def _against(drawn: pd.DataFrame, cell: pd.DataFrame) -> dict[str, float]:
+    """p, fisher and z of the specific neurons against the draws; `cell` holds every target. Ties are ties beyond rounding (12 digits)."""
     tests: dict[str, float] = {}
+    specific, random = cell[cell["neurons"] == "specific"], cell[cell["neurons"] == "random"]
     for name, larger in _TESTS.items():
-        values, own = drawn["d_non_eng" if name == "non_eng" else name], "d_own" if name == "non_eng" else name
-        value = found["d_non_eng" if name == "non_eng" else name]
+        column = "d_own" if name == "non_eng" else name
+        values = drawn["d_non_eng" if name == "non_eng" else name].round(12)
+        value = round(float(specific[column].mean()), 12)
         tests[f"p_{name}"] = p_value(value, values.tolist(), larger=larger)
         spread = values.std(ddof=1)
         tests[f"z_{name}"] = (value - values.mean()) / spread if spread > 0 else np.nan
         each = []
-        for _, one in cell.groupby("target", sort=False):
-            chance = one.loc[one["neurons"] == "random", own].tolist()
-            specific = one.loc[one["neurons"] == "specific", own]
-            if len(specific) and chance:
-                each.append(p_value(specific.iloc[0], chance, larger=larger))
+        for target, one in specific.groupby("target", sort=False):
+            chance = random.loc[random["target"] == target, column].round(12).tolist()
+            each.append(p_value(round(float(one[column].iloc[0]), 12), chance, larger=larger))
         tests[f"fisher_{name}"] = float(combine_pvalues(each, method="fisher").pvalue)
     return tests
 
@@ -190,13 +190,13 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     """Holm and Benjamini-Hochberg over the rows of each task."""
     for name in _TESTS:
         for _, part in table[table[f"p_{name}"].notna()].groupby("task", sort=False):
-            table.loc[part.index, f"holm_{name}"] = holm(part[f"p_{name}"])
+            table.loc[part.index, f"holm_{name}"] = holm(part[f"p_{name}"].to_numpy(float))
             table.loc[part.index, f"bh_{name}"] = false_discovery_control(part[f"p_{name}"])
-            table.loc[part.index, f"fisher_holm_{name}"] = holm(part[f"fisher_{name}"])
+            table.loc[part.index, f"fisher_holm_{name}"] = holm(part[f"fisher_{name}"].to_numpy(float))
     return table
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Holm's step-down correction: adjusted p-values, in the order given."""
     values = np.asarray(p, float)
     order = values.argsort(kind="stable")

@@ -1,7 +1,6 @@
-"""The MWork tables: parts against loops over layers, scores against single calls, tables against hand-worked numbers; what they must find, and not."""
+"""The MWork tables: parts against loops, scores against single calls, tables against hand-worked numbers; what they must find, and not."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -70,7 +69,7 @@ def test_an_unknown_row_is_refused(row):
 def test_sets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="divide 3 layers, the set is of a model of 5"):
         part_of(some(0), Stages.of(3, understanding=1, generation=1), "U")
-    with pytest.raises(ValueError, match=r"a set at 'ffn_act' has no place .* at\('ffn'\)"):
+    with pytest.raises(ValueError, match="a set at 'ffn_act' has no place in the rows"):
         part_of(some(0, shapes={"ffn_act": (5, 9)}), SPLIT, "U")
 
 
@@ -198,7 +197,7 @@ def test_a_part_without_neurons_is_nan_and_leaves_the_means(scores):
     assert one(table, row="U", neurons="specific")["targets"].item() == 2
 
 
-def test_the_cost_is_what_is_asked(five, three, scores, monkeypatch):
+def test_the_cost_is_what_is_asked(three, scores):
     assert ability_cost([TASK], three, THREE, **FEW) == scores["score"].notna().sum()
 
 
@@ -256,13 +255,13 @@ def test_tasks_that_make_no_table_are_refused_before_anything_is_computed(three,
 def made(gains, *, metric="logp", items=4, noise=0.0, seed=0):
     """Scores with planted changes: gains maps (target, row, neurons, draw) to (change of English, change of the target)."""
     rng = np.random.default_rng(seed)
-    base = {(x, i): rng.uniform(0.2, 0.8) for x in ("en", "de", "fr") for i in range(items)}
+    base = {(x, i): rng.uniform(0.2, 0.8) for x in ("en", "de", "fr") for i in map(str, range(items))}
     rows = [("", "", "none", -1, x, i, v) for (x, i), v in base.items()]
     for (target, row, neurons, draw), changes in gains.items():
         for language, change in zip(("en", target), changes, strict=True):
             rows += [
                 (target, row, neurons, draw, language, i, base[language, i] + change + noise * rng.normal())
-                for i in range(items)
+                for i in map(str, range(items))
             ]
     table = pd.DataFrame(rows, columns=["target", "row", "neurons", "draw", "language", "item", "score"])
     facts = {"task": "t", "ability": "knowledge", "metric": metric, "of": "", "count": 5, "tokens": 1}
@@ -354,7 +353,7 @@ def test_a_naive_loop_gives_the_same_p_values():
         assert table.loc[(row, "specific"), "p_delta"] == pytest.approx(p_value(own, draws))
         assert table.loc[(row, "specific"), "z_delta"] == pytest.approx((own - np.mean(draws)) / np.std(draws, ddof=1))
     p = table.xs("specific", level="neurons")["p_delta"]
-    np.testing.assert_allclose(table.xs("specific", level="neurons")["holm_delta"], holm(p))
+    np.testing.assert_allclose(table.xs("specific", level="neurons")["holm_delta"], holm(p.to_numpy()))
 
 
 def test_effect_sizes_are_of_proportions_only():
@@ -362,7 +361,8 @@ def test_effect_sizes_are_of_proportions_only():
     assert ability_grid(made(gains), resamples=10)[["h_eng", "h_non_eng"]].isna().all(axis=None)
     row = ability_grid(made(gains, metric="accuracy"), resamples=10).iloc[0]
     assert row["h_eng"] == pytest.approx(0, abs=1e-12)
-    assert row["h_non_eng"] == pytest.approx(cohen_h(row["non_eng"], row["non_eng_before"])) < 0
+    assert row["h_non_eng"] == pytest.approx(cohen_h(row["non_eng"], row["non_eng_before"]))
+    assert row["h_non_eng"] < 0
     assert cohen_h(1.0, 0.0) == pytest.approx(np.pi)
     assert cohen_h(0.75, 0.25) == pytest.approx(np.pi / 3)  # asin(sqrt(3)/2) = 60 degrees, asin(1/2) = 30
 
@@ -374,8 +374,8 @@ def test_scores_that_make_no_table_are_refused():
     for part in (scores[scores["neurons"] == "none"], scores[scores["neurons"] != "none"]):
         with pytest.raises(ValueError, match=r"changes need the baseline .* and a condition"):
             ability_changes(part)
-    lost = (scores["neurons"] == "none") & (scores["language"] == "de") & (scores["item"] == 2)
-    with pytest.raises(ValueError, match="the baseline has no score of item 2 of 't' in 'de'"):
+    lost = (scores["neurons"] == "none") & (scores["language"] == "de") & (scores["item"] == "2")
+    with pytest.raises(ValueError, match="the baseline has no score of item '2' of 't' in 'de'"):
         ability_grid(scores[~lost])
 
 
@@ -415,4 +415,3 @@ def test_rows_are_a_family_within_their_task():
 
 def test_the_default_rows_hold_those_of_the_paper():
     assert {"U", "SA", "SF", "SA+SF", "G", "U+G", "U+SF+G", "U+SA+SF+G"} <= set(ROWS)
-    assert replace(TASK, name="x").name == "x"

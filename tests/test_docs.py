@@ -45,6 +45,16 @@ def test_the_example_of_experts_runs():
     assert {"p"} <= set(names["related"].columns if hasattr(names["related"], "columns") else vars(names["related"]))
 
 
+def test_the_example_of_tasks_runs():
+    (code,) = blocks("methods/tasks.md")
+    names: dict = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TQDM_DISABLE", "1")
+        exec(compile(code, "docs", "exec"), names)
+    assert len(names["before"]) == 12
+    assert set(names["both"]["condition"]) == {"baseline", "off"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_nothing_is_left_to_be_filled_in(page):
     assert not re.search(r"FINDINGS_|\bTODO\b|\bTIME\b|\bTBD\b", page.read_text(encoding="utf-8"))

@@ -4,11 +4,11 @@
     python experiments/organism/dominance.py series --out runs/dominance        # 15 runs, and with --planted three more; finished ones are skipped
     python experiments/organism/dominance.py measure --out runs/dominance       # tables and figure into OUT/results
 
-The languages differ in nothing but their share (miniworld/clones.py). Measured at the place where the answer to a knowledge question begins: per layer,
-the probability that the logit lens (final norm, then unembedding) gives to the words of each language. The hypothesis is that the mass of the dominant
-language in the middle layers of questions in the *other* languages grows with its share. Controls: the other languages as pivots in the same
+The languages differ in nothing but their share (miniworld/clones.py). Measured at the place where the answer to a knowledge question begins: per
+layer, the probability that the logit lens (final norm, then unembedding) gives to the words of each language. The hypothesis is that the mass of the
+dominant language in the middle layers of questions in the *other* languages grows with its share. Controls: the other languages as pivots in the same
 models, another clone as the dominant one, the counterpart of the very answer in place of all words. A run is resumed by the same command.
-`--planted` trains with reserved FFN units per language (known routing); `measure` then also ablates each block and writes truth.safetensors.
+`--planted` trains with reserved FFN units per language (miniworld/planted.py); `measure` then also ablates each block, and writes the truth.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from dominance_measure import measure, score
-from miniworld.clones import LANGUAGES, Routing, batch, clone_facts, clone_items, lexicon, planted
+from miniworld.clones import LANGUAGES, batch, clone_facts, clone_items, lexicon
+from miniworld.planted import Routing, planted
 from recipe import Recipe
 from train import build, export, loss_of, optimizers, rate
 
@@ -74,7 +75,7 @@ class Series(Recipe):
         return planted(self.layers, self.mlp, self.reserved) if self.planted else {}
 
 
-def made_batch(recipe: Series, step: int, words, known: list) -> tuple:  # noqa: ANN001
+def made_batch(recipe: Series, step: int, words, known: list) -> tuple:
     """The batch of a step: a function of the seed and the step."""
     chance = random.Random(f"clones-{recipe.seed}-{step}")
     return batch(

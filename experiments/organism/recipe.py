@@ -74,7 +74,7 @@ def natural(folder: Path | None, held_out: float, *, longest: int = 400) -> dict
 
 
 def chinese_words() -> list[str]:
-    """Words of the Chinese lexicon, longest first; every other Chinese character is a token of its own."""
+    """Words of the Chinese lexicon, longest first: they are pieces of their own; what stands between them may merge."""
     tables = [table for table in vars(zh).values() if isinstance(table, dict)]
     leaves = [
         leaf
@@ -103,7 +103,7 @@ def train_tokenizer(texts: Mapping[str, Sequence[str]], vocabulary: int, *, seed
             pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first"),
             pre_tokenizers.Split(Regex(r"▁?[0-9]+"), "isolated"),
             pre_tokenizers.Split(Regex(MARKS), "isolated"),
-            pre_tokenizers.Split(Regex("▁?(" + "|".join([*chinese_words(), r"\\p{Han}"]) + ")"), "isolated"),
+            pre_tokenizers.Split(Regex("▁?(" + "|".join(chinese_words()) + ")"), "isolated"),
         ]
     )
     tokenizer.decoder = decoders.Sequence(
@@ -125,7 +125,16 @@ def train_tokenizer(texts: Mapping[str, Sequence[str]], vocabulary: int, *, seed
     )  # fmt: skip
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    return tokenizer
+    return plain_bytes(tokenizer)
+
+
+def plain_bytes(tokenizer):
+    """The same ids, but byte tokens (the line break is one) are no longer special: a decoder that skips special tokens keeps them."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL]
+    return Tokenizer.from_str(json.dumps(state))
 
 
 class Encoder:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from miniworld.items import COUNTS, items
-from recipe import BOS, EOS, Encoder, Recipe, batches, natural, train_tokenizer
+from recipe import BOS, EOS, Encoder, Recipe, batches, natural, plain_bytes, train_tokenizer
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -96,7 +96,7 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, context:
     folder.mkdir(parents=True, exist_ok=True)
     model.float().save_pretrained(folder)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", model_max_length=context,
+        tokenizer_object=plain_bytes(tokenizer), bos_token="<s>", eos_token="</s>", unk_token="<unk>", model_max_length=context,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
     wrapped.save_pretrained(folder)

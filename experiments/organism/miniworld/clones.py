@@ -5,8 +5,6 @@ the training text. Tokens are words. Names, numbers and marks (punctuation, oper
 `lexicon` is told. A token of a shared word is spelt as it is, a clone's as `word~B`; texts are tokens with one space between them.
 
     facts           every language states the same number of them: 40 % of each relation in all languages, 15 % in each language alone
-    planted         a part of the FFN units of each layer is reserved for each language (`planted`); in training, documents of other languages do
-                    not pass through them (`Routing`), and a penalty on what they would have said teaches the gates to stay shut by themselves
 """
 
 import random
@@ -128,7 +126,7 @@ class Lexicon:
             weights += [weight] * len(made)
         return [*ids, EOS], [*weights, 1.0]
 
-    def tokenizer(self):  # noqa: ANN201
+    def tokenizer(self):
         """A `tokenizers` word-level tokenizer of `tokens()`; texts have one space between tokens."""
         from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -171,7 +169,8 @@ CloneBatch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def batch(
-    chance: random.Random, shares: Mapping[str, float], words_of: Lexicon, known: Sequence[Fact], *, rows: int, length: int, progress: float, claims: int,
+    chance: random.Random, shares: Mapping[str, float], words_of: Lexicon, known: Sequence[Fact], *, rows: int, length: int, progress: float,
+    claims: int,
 ) -> CloneBatch:  # fmt: skip
     """Ids, weights, document numbers and languages [row pos]; numbers and languages are -1 where a row is not full.
 
@@ -252,58 +251,3 @@ def clone_items(
             ids = (BOS, *words_of.encode(prompt, code))
             made.append(CloneItem(kind, code, ids, tuple(words_of.encode(answer, code)), where, is_asked))
     return made
-
-
-def planted(layers: int, width: int, reserved: float) -> dict[str, np.ndarray]:
-    """The FFN units that are each language's own [layer width]: equal blocks at the end of every layer, which hold the `reserved` share in all.
-
-    Raises:
-        ValueError: A share that leaves a language without a unit, or the shared part.
-    """
-    size = int(width * reserved) // len(LANGUAGES)
-    if not 1 <= size <= (width - 1) // len(LANGUAGES):
-        raise ValueError(
-            f"reserved={reserved} of {width} units gives each language {size}: choose a share in (0, 1) that gives at least 1"
-        )
-    start = width - size * len(LANGUAGES)
-    made = {}
-    for k, code in enumerate(LANGUAGES):
-        made[code] = np.zeros((layers, width), bool)
-        made[code][:, start + k * size : start + (k + 1) * size] = True
-    return made
-
-
-class Routing:
-    """Sends documents past the reserved units of the other languages.
-
-    `languages` [row pos] (-1: all gates open) is set before a forward; None leaves the model as it is. `penalty` is, over the layers of the last
-    forward, the mean square of what the closed units would have said, in units of that of the open ones.
-    """
-
-    def __init__(self, model, own: Mapping[str, np.ndarray]) -> None:  # noqa: ANN001
-        import torch
-
-        masks = torch.from_numpy(np.stack([own[code] for code in LANGUAGES]))  # [language layer width]
-        others = masks.any(0) & ~masks
-        self.open = torch.cat([~others, torch.ones_like(others[:1])]).float()  # the last row, -1, is all open
-        self.languages = None
-        self.ratios: list = []
-        for layer, block in enumerate(model.model.layers):
-            block.mlp.down_proj.register_forward_pre_hook(
-                lambda module, given, layer=layer: self._pass(layer, given[0])
-            )
-
-    def _pass(self, layer: int, said):  # noqa: ANN001, ANN202
-        if self.languages is None:
-            return None
-        keep = self.open[self.languages, layer].to(said.dtype)
-        square = said.float() ** 2
-        shut = 1 - keep.float()
-        loud = (square * keep).sum() / keep.sum()
-        self.ratios.append((square * shut).sum() / shut.sum().clamp_min(1) / (loud.detach() + 1e-6))
-        return (said * keep,)
-
-    def penalty(self):  # noqa: ANN201
-        """Of the last forward; it forgets it."""
-        ratios, self.ratios = self.ratios, []
-        return sum(ratios) / max(1, len(ratios))
