@@ -18,6 +18,7 @@
     part_of  ability_conditions  ability_scores  ability_changes  ability_grid    by stage and structure
     attribution  attributions  ablation_effects                             what each neuron is good for
     detectors  trial  repeatability                                         and which detector finds it
+    Corpus  Tokens  Moments  Importances  Reading  Edit  Effects            the values that pass between them
     Stages  study  doctor  save  load  Run
 
 Everything is imported on first use: `import mwork_lens` itself loads neither torch nor TransformerLens.

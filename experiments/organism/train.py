@@ -193,7 +193,7 @@ def main() -> None:
             keep(step + 1)
         if late:
             return
-    if start < recipe.steps:
+    if start < recipe.steps and recipe.steps % given.every:
         keep(recipe.steps)
     export(model.eval(), tokenizer, given.out / "model", recipe.context)
 
