@@ -30,6 +30,9 @@ _PASSING = (
     "transformers_version", "dtype", "torch_dtype", "use_cache", "output_attentions", "output_hidden_states", "_name_or_path",
 )  # fmt: skip
 
+# the same computation under a name that TransformerLens does not know -> the name it knows
+_ALIASES = {"XLMRobertaForMaskedLM": "RobertaForMaskedLM"}
+
 _facts: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
@@ -49,7 +52,7 @@ def load_model(
             folder; a hub id; or a live Hugging Face model, which becomes part of the bridge and must not be used on its own
             afterwards. A model that is loaded already is returned as it is.
         tokenizer: Required with a live model, and taken as it is; otherwise the folder's or hub's own, which TransformerLens
-            makes put its BOS in front, if it has one (`mwork-lens doctor` shows the first ids).
+            makes put its BOS in front, if it has one (`mwork-lens doctor` shows the first ids); that of a masked model as it is.
         revision: Hub revision.
         dtype: Such as `"float32"` or `torch.bfloat16`; default the checkpoint's own.
         device: Such as `"cuda"`; default the first accelerator TransformerLens finds, else the CPU.
@@ -89,12 +92,24 @@ def load_model(
         chosen = _dtype(dtype) or live.dtype
         device = options["device"] or str(live.device)
         model = TransformerBridge.boot_transformers(
-            label, hf_model=_cast(live, chosen), tokenizer=_as_given(tokenizer), dtype=chosen, device=device
+            label,
+            hf_model=_cast(live, chosen),
+            tokenizer=_as_given(tokenizer),
+            dtype=chosen,
+            device=device,
+            hf_config_overrides=_alias(live.config),
         )
     else:
         path = resolve(name)
         label = str(name)
-        chosen = _dtype(dtype) or _checkpoint_dtype(path, revision)
+        config = _checkpoint_config(path, revision)
+        stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+        chosen = _dtype(dtype) or _dtype(stored) or torch.float32
+        options["hf_config_overrides"] = _alias(config)
+        if tokenizer is None and any("MaskedLM" in name for name in config.architectures or ()):
+            tokenizer = _own_tokenizer(
+                path, revision
+            )  # with a BOS put in front, it would no longer end a sentence as it was trained to
         if tokenizer is not None:
             options["tokenizer"] = _as_given(tokenizer)
         if revision is not None:
@@ -165,15 +180,28 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def _checkpoint_dtype(path: str, revision: str | None) -> torch.dtype:
+def _checkpoint_config(path: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
         raise OSError(f"cannot load model {path!r}: {_first_line(error)} {_cure(path)}") from error
-    stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    return _dtype(stored) or torch.float32
+
+
+def _own_tokenizer(path: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot load the tokenizer of {path!r}: {_first_line(error)} {_cure(path)}") from error
+
+
+def _alias(config: Any) -> dict[str, list[str]] | None:
+    """What to tell TransformerLens of an architecture that it knows under another name (XLM-R is RoBERTa)."""
+    named = [_ALIASES[name] for name in config.architectures or () if name in _ALIASES]
+    return {"architectures": named} if named else None
 
 
 def _require_raw(model: Any) -> None:
