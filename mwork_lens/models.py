@@ -20,9 +20,6 @@ from .sites import n_layers
 from .storage import content_hash
 
 EMBEDDED_MODEL = "polyglot"
-"""The default."""
-EMBEDDED_MODELS = (EMBEDDED_MODEL, "organism")
-"""Models that come with the package."""
 
 # parts of a tokenizer and of a configuration that say how they were used last, not what they are (the weights say the dtype)
 _TRACES = ("padding", "truncation")
@@ -48,9 +45,8 @@ def load_model(
     """A TransformerLens model, ready to measure: raw weights, eval mode.
 
     Args:
-        name: `"polyglot"`, the embedded default; `"organism"`, trained on a generated world in seven languages; a local Hugging Face
-            folder; a hub id; or a live Hugging Face model, which becomes part of the bridge and must not be used on its own
-            afterwards. A model that is loaded already is returned as it is.
+        name: `"polyglot"`, the embedded default; a local Hugging Face folder; a hub id; or a live Hugging Face model, which becomes
+            part of the bridge and must not be used on its own afterwards. A model that is loaded already is returned as it is.
         tokenizer: Required with a live model, and taken as it is; otherwise the folder's or hub's own, which TransformerLens
             makes put its BOS in front, if it has one (`mwork-lens doctor` shows the first ids); that of a masked model as it is.
         revision: Hub revision.
@@ -130,7 +126,7 @@ def resolve(name: str | Path) -> str:
     Raises:
         FileNotFoundError: It looks like a path and is none, or the folder holds no model.
     """
-    if str(name) in EMBEDDED_MODELS:
+    if str(name) == EMBEDDED_MODEL:
         return str(resources.files("mwork_lens") / "data" / str(name))
     path = Path(name).expanduser()
     if path.is_dir():

@@ -1,6 +1,6 @@
 """What the organism can do: every ability in every language, with intervals; facts by where they were stated.
 
-    python experiments/organism/measure.py --model organism --out results/
+    python experiments/organism/measure.py --model runs/organism/model --out runs/organism/results
 
 Rows of every item are kept in `--out` (so an interrupted run goes on), the tables beside this script's other results.
 """
@@ -38,7 +38,7 @@ def stated_table(rows: pd.DataFrame, tasks: list[mw.Task]) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="organism")
+    parser.add_argument("--model", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, help="items per task and language")
     given = parser.parse_args()
