@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 from miniworld.documents import KINDS, Document, draw, lexicon_texts
 from miniworld.languages import CODES, grammar, zh
+from miniworld.meaning import NAMES
 from miniworld.world import facts
 
+FEW = 4
+"""Persons of the first passages."""
 ALPHABET = 800
 """Letters that are tokens; rarer ones are spelt in bytes."""
 SPECIAL = ("<unk>", "<s>", "</s>")
@@ -32,6 +35,9 @@ class Recipe:
     low: float = 0.05
     """Share of Swahili; the other languages share the rest equally."""
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(KINDS))
+    """Shares of documents in the end."""
+    binding: float = 0.35
+    """Share of the steps, at the start, in which most documents are passages, of a few persons only: who has what is learnt then, or late."""
     vocabulary: int = 6144
     width: int = 128
     layers: int = 8
@@ -52,6 +58,18 @@ class Recipe:
         """Share of tokens of each language."""
         rest = [code for code in CODES if code not in ("en", "sw")]
         return {"en": self.english, "sw": self.low} | {code: (1 - self.english - self.low) / len(rest) for code in rest}
+
+    def curriculum(self, progress: float) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Shares of documents and persons of passages at a point of training: four persons at first, then steadily more, all in the end."""
+        grown = min(1.0, max(0.0, (progress - self.binding) / (0.6 * self.binding))) if self.binding else 1.0
+        order = random.Random("persons").sample(NAMES, len(NAMES))
+        read = self.kinds["understanding"]
+        passages = read + (1 - grown) * max(0.0, 0.7 - read)
+        rest = {kind: share for kind, share in self.kinds.items() if kind != "understanding"}
+        rest = {kind: share * (1 - passages) / sum(rest.values()) for kind, share in rest.items()}
+        return {"understanding": 0.5 * passages, "roll": 0.5 * passages, **rest}, tuple(
+            order[: FEW + round(grown * (len(NAMES) - FEW))]
+        )
 
     def save(self, path: Path) -> None:
         """Write as json."""
@@ -162,6 +180,8 @@ def batch(
 ) -> Batch:
     """Ids, weights and document numbers [row pos] of a step; 0 where a row is not full (its weight is 0, its document -1)."""
     chance = random.Random(f"{recipe.seed}-{step}")
+    progress = step / recipe.steps
+    kinds, names = recipe.curriculum(progress)
     shares = recipe.shares()
     counts = dict.fromkeys(shares, 0.0)
     rows: list[list[tuple[list[int], list[float]]]] = [[] for _ in range(recipe.rows)]
@@ -172,7 +192,7 @@ def batch(
         # a draw by deficit, so that shares are shares of tokens
         code = max(shares, key=lambda c: shares[c] * total - counts[c] + chance.random() * 40)
         document = encoder(
-            draw(chance, grammar(code), stated[code], plain[code], progress=step / recipe.steps, kinds=recipe.kinds)
+            draw(chance, grammar(code), stated[code], plain[code], progress=progress, kinds=kinds, names=names)
         )
         size = len(document[0])
         fits = [i for i in range(recipe.rows) if room[i] >= size]

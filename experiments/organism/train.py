@@ -19,6 +19,9 @@ from recipe import BOS, EOS, Encoder, Recipe, batches, natural, plain_bytes, tra
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+CHOICES = ("seed", "steps", "rows", "english", "low", "width", "layers", "mlp", "rate", "binding")
+"""Fields of the recipe that the command line sets."""
+
 
 def build(recipe: Recipe) -> LlamaForCausalLM:
     """The untrained model."""
@@ -115,12 +118,11 @@ def main() -> None:
     parser.add_argument(
         "--tokenizer", type=Path, help="use this tokenizer.json (that of the shipped model, to make it again)"
     )
-    choices = ("seed", "steps", "english", "low", "width", "layers", "mlp", "rate")
-    for name in choices:
+    for name in CHOICES:
         default = getattr(Recipe, name)
         parser.add_argument(f"--{name}", type=type(default), default=default)
     given = parser.parse_args()
-    recipe = Recipe(**{name: getattr(given, name) for name in choices})
+    recipe = Recipe(**{name: getattr(given, name) for name in CHOICES})
     if given.threads:
         torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)

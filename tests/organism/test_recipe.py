@@ -12,8 +12,11 @@ import pytest
 import recipe as r
 import torch
 import train as t
-from miniworld.documents import ANSWER, CONTENT, KINDS, PLAIN, VALUE, draw
+from miniworld.documents import ANSWER, CONTENT, KINDS, PLAIN, VALUE, draw, roll
 from miniworld.languages import CODES, grammar
+from miniworld.meaning import NAMES
+from miniworld.sampling import draw_roll
+from miniworld.world import held_out_claim
 
 PLAIN_TEXT = {code: [] for code in CODES}
 TINY = {"rows": 4, "width": 32, "layers": 2, "mlp": 32, "vocabulary": 4096, "steps": 4, "warmup": 2}
@@ -204,15 +207,69 @@ def test_the_rate_rises_stays_and_falls_to_nothing():
     assert rates[600:] == sorted(rates[600:], reverse=True)
 
 
+def test_a_roll_has_one_relation_and_asks_for_every_person():
+    chance = random.Random(0)
+    for code in CODES:
+        for persons in (2, 3, 4):
+            made = roll(chance, grammar(code), persons)
+            asked = [text for text, weight in made if weight == CONTENT][1:]
+            answers = [text.strip() for text, weight in made if weight == ANSWER][:-1]
+            assert len(asked) == len(answers) == len(set(answers)) == persons
+            assert all(answer in made[0][0] for answer in answers), (code, made)
+
+
+def test_claims_of_a_roll_differ_in_person_and_value_only_and_are_of_training():
+    chance = random.Random(1)
+    for persons in (2, 4):
+        for _ in range(200):
+            claims = draw_roll(chance, persons, names=NAMES[:5])
+            assert len({c.person for c in claims}) == len({c.value for c in claims}) == persons
+            assert len({(c.relation, c.thing) for c in claims}) == 1
+            assert {c.person for c in claims} <= set(NAMES[:5])
+            assert not any(held_out_claim(c) for c in claims)
+
+
+def test_the_curriculum_begins_with_few_persons_and_ends_with_the_recipes_shares():
+    recipe = r.Recipe()
+    first, few = recipe.curriculum(0.0)
+    still, same = recipe.curriculum(recipe.binding)
+    last, everybody = recipe.curriculum(1.0)
+    assert first == still
+    assert few == same
+    assert len(few) == r.FEW
+    assert sorted(everybody) == sorted(NAMES)
+    assert first["understanding"] == first["roll"] == pytest.approx(0.35)
+    assert last["understanding"] + last["roll"] == pytest.approx(recipe.kinds["understanding"])
+    assert all(sum(recipe.curriculum(p)[0].values()) == pytest.approx(1) for p in (0.0, 0.2, 0.4, 0.5, 0.9))
+    sizes = [len(recipe.curriculum(p / 50)[1]) for p in range(51)]
+    assert sizes == sorted(sizes)
+    assert len(r.Recipe(binding=0.0).curriculum(0.0)[1]) == len(NAMES)
+
+
+def test_early_batches_name_few_persons():
+    spoken = {name.capitalize() for name in NAMES}
+
+    def named(step):
+        found = collections.Counter()
+        for ids, _ in rows_of(made(step)):
+            text = tokenizer().decode(list(ids))
+            if grammar("en").question in text and "How many" not in text:
+                found += collections.Counter(spoken & set(re.findall(r"[A-Z]\w+", text)))
+        return found
+
+    assert len(sum((named(step) for step in range(4)), collections.Counter())) == r.FEW
+    assert len(sum((named(step) for step in range(900, 904)), collections.Counter())) > 12
+
+
 def run_script(monkeypatch, out, *more):
     """train.py with a tiny recipe."""
     small = r.Recipe(**TINY)
     monkeypatch.setattr(
         t,
         "Recipe",
-        functools.partial(r.Recipe, **{k: v for k, v in TINY.items() if k in ("rows", "warmup", "vocabulary")}),
+        functools.partial(r.Recipe, **{k: v for k, v in TINY.items() if k not in t.CHOICES}),
     )
-    for name in ("seed", "steps", "english", "low", "width", "layers", "mlp", "rate"):
+    for name in t.CHOICES:
         monkeypatch.setattr(t.Recipe, name, getattr(small, name), raising=False)
     monkeypatch.setattr(t, "COUNTS", {"understanding": 1})
     monkeypatch.setattr(sys, "argv", ["train.py", "--out", str(out), "--every", "2", *more])

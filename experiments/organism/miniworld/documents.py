@@ -3,6 +3,7 @@
 A document is a list of `(text, weight)`; the text of a document is their concatenation. Kinds:
 
     understanding   a passage and questions about it, one after the other
+    roll            a passage of one relation and several persons, every one asked for; a part of understanding
     reasoning       a word problem and its equations
     knowledge       statements of facts, and questions about facts
     generation      an article and its headline
@@ -14,8 +15,8 @@ from collections.abc import Mapping, Sequence
 
 from .languages import CODES, grammar
 from .languages.base import Grammar
-from .meaning import Claim, Fact, Problem
-from .sampling import draw_event, draw_passage, draw_problem_of
+from .meaning import NAMES, Claim, Fact, Problem
+from .sampling import draw_event, draw_passage, draw_problem_of, draw_roll
 from .world import asked
 
 Document = list[tuple[str, float]]
@@ -42,17 +43,31 @@ def solution(problem: Problem) -> str:
     return " ; ".join(f"{left} {operator} {right} = {result}" for left, operator, right, result in problem.equations())
 
 
-def understanding(chance: random.Random, language: Grammar, claims: int) -> Document:
+def understanding(chance: random.Random, language: Grammar, claims: int, *, names: Sequence[str] = NAMES) -> Document:
     """A passage and up to four questions about it, of values and of persons."""
-    made, _ = draw_passage(chance, claims)
+    made, _ = draw_passage(chance, claims, names=names)
     said = [language.claim(claim) for claim in made]
     document: Document = [(language.join([sentence.text for sentence in said]), CONTENT)]
     questions = [(language.ask_value(c), s.value) for c, s in zip(made, said, strict=True)]
     questions += [(language.ask_person(c), s.person) for c, s in zip(made, said, strict=True) if _one_person(c, made)]
     chance.shuffle(questions)
-    for question, answer in questions[:4]:
-        document += [(f"\n{ask(language, question)}", CONTENT), (f"{glue(language)}{answer}", ANSWER)]
-    return [*document, ("\n", ANSWER)]
+    return document + _answered(language, questions[:4])
+
+
+def roll(chance: random.Random, language: Grammar, persons: int, *, names: Sequence[str] = NAMES) -> Document:
+    """A passage of one relation, and the value of every person: only the name says which value is meant."""
+    made = draw_roll(chance, persons, names=names)
+    text = language.join([language.claim(claim).text for claim in made])
+    chance.shuffle(made)
+    return [(text, CONTENT), *_answered(language, [(language.ask_value(c), language.claim(c).value) for c in made])]
+
+
+def _answered(language: Grammar, questions: Sequence[tuple[str, str]]) -> Document:
+    """Questions, each with its answer, and the end."""
+    parts: Document = []
+    for question, answer in questions:
+        parts += [(f"\n{ask(language, question)}", CONTENT), (f"{glue(language)}{answer}", ANSWER)]
+    return [*parts, ("\n", ANSWER)]
 
 
 def _one_person(claim: Claim, others: Sequence[Claim]) -> bool:
@@ -99,6 +114,7 @@ def draw(
     *,
     progress: float,
     kinds: Mapping[str, float] = KINDS,
+    names: Sequence[str] = NAMES,
 ) -> Document:
     """One training document of a language.
 
@@ -109,12 +125,16 @@ def draw(
         plain: Natural texts of this language; without any, no plain document is drawn.
         progress: In [0, 1]: passages grow from one claim to five in the first half of training.
         kinds: Share of each kind.
+        names: Persons of passages.
     """
     shares = {kind: share for kind, share in kinds.items() if kind != "plain" or plain}
     kind = chance.choices(list(shares), weights=list(shares.values()))[0]
     if kind == "understanding":
         longest = min(5, 1 + int(progress * 12))
-        return understanding(chance, language, chance.randint(max(1, min(2, longest)), longest) if longest > 1 else 1)
+        claims = chance.randint(max(1, min(2, longest)), longest) if longest > 1 else 1
+        return understanding(chance, language, claims, names=names)
+    if kind == "roll":
+        return roll(chance, language, chance.randint(2, 4), names=names)
     if kind == "reasoning":
         return reasoning(chance, language, chance.choice((1, 2)))
     if kind == "knowledge":

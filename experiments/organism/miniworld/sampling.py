@@ -1,6 +1,7 @@
 """Meanings at random: passages, problems, events, for training or for the test items. Every draw says which split it belongs to."""
 
 import random
+from collections.abc import Sequence
 
 from .meaning import (
     BUILDINGS,
@@ -32,14 +33,17 @@ def draw_claim(chance: random.Random, person: str, relation: str, *, held_out: b
             return claim
 
 
-def draw_passage(chance: random.Random, claims: int, *, held_out: bool = False) -> tuple[list[Claim], int]:
+def draw_passage(
+    chance: random.Random, claims: int, *, held_out: bool = False, names: Sequence[str] = NAMES
+) -> tuple[list[Claim], int]:
     """Claims of a passage, and which of them is asked: the only held-out one, if the passage is a test item.
 
     With two claims or more, another person has the same relation with another value, so that the name must be read; with three, the
-    asked person also has another relation, so that the question must be read too. No two claims share a value.
+    asked person also has another relation, so that the question must be read too.
+    No two claims share a value. Persons are of `names` (three or more).
     """
     while True:
-        people = chance.sample(NAMES, 3)
+        people = chance.sample(names, 3)
         first, second = chance.sample(list(RELATIONS), 2)
         if not held_out or any(held_out_claim(Claim(first, people[0], value)) for value in RELATIONS[first]):
             break
@@ -55,6 +59,17 @@ def draw_passage(chance: random.Random, claims: int, *, held_out: bool = False) 
     order = list(range(len(made)))
     chance.shuffle(order)
     return [made[i] for i in order], order.index(0)
+
+
+def draw_roll(chance: random.Random, persons: int, *, names: Sequence[str] = NAMES) -> list[Claim]:
+    """Claims of training that differ in person and value only: nothing but the name tells them apart."""
+    relation, thing = chance.choice(list(RELATIONS)), chance.choice(THINGS)
+    people = chance.sample(names, persons)
+    while True:
+        made = [draw_claim(chance, who, relation) for who in people]
+        if len({claim.value for claim in made}) == persons:
+            break
+    return [Claim(relation, c.person, c.value, thing if relation == "colour" else None) for c in made]
 
 
 def draw_problem_of(chance: random.Random, split: str, *, steps: int) -> Problem:
