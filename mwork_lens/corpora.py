@@ -2,6 +2,7 @@
 
     load_corpora("folder/", ["en", "de"])          folder/en.txt or .jsonl, folder/de.txt ...
     load_corpora()                                 the embedded parallel passages, six languages
+    load_corpora("organism")                       passages and articles of the organism's world, seven languages, parallel
     load_corpora({"en": [...], "de": [...]})       from memory
     load_corpora(datasets.load_dataset(...), ...)  a DatasetDict whose splits are languages
 
@@ -27,7 +28,8 @@ from .languages import require_language
 from .storage import content_hash
 from .tokens import Tokens, pad
 
-EMBEDDED = "embedded"
+EMBEDDED = {"embedded": ("texts",), "organism": ("texts", "organism")}
+"""Folders of the package, by the name of the source."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,13 @@ class Corpus:
 
 
 def load_corpora(
-    source: Any = EMBEDDED, languages: Sequence[str] | None = None, *, limit: int | None = None
+    source: Any = "embedded", languages: Sequence[str] | None = None, *, limit: int | None = None
 ) -> dict[str, Corpus]:
     """Documents per language.
 
     Args:
-        source: `"embedded"`, a folder of `<language>.txt` or `<language>.jsonl`, a mapping language -> texts or the `Path` of such a file
-            (the lines of parallel files are parallel documents), or a `datasets` DatasetDict (or mapping of Datasets) keyed
+        source: `"embedded"`, `"organism"`, a folder of `<language>.txt` or `<language>.jsonl`, a mapping language -> texts or the `Path`
+            of such a file (the lines of parallel files are parallel documents), or a `datasets` DatasetDict (or mapping of Datasets) keyed
             by language with a `text` column.
         languages: Codes to load, in this order; default all that the source has.
         limit: At most this many documents per language, from the start.
@@ -130,8 +132,8 @@ def load_corpora(
     if isinstance(source, Mapping):
         held, read = dict(source), _from_mapping
     else:
-        embedded = isinstance(source, str) and source == EMBEDDED
-        folder = Path(str(resources.files("mwork_lens") / "data" / "texts")) if embedded else Path(source)
+        embedded = EMBEDDED.get(source) if isinstance(source, str) else None
+        folder = Path(str(resources.files("mwork_lens")), "data", *embedded) if embedded else Path(source)
         held, read = _files(folder), partial(_read_file, source=str(source))
     chosen = list(languages or held)
     if missing := [language for language in chosen if language not in held]:
