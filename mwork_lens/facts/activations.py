@@ -27,6 +27,7 @@ from ..sites import Site, shape_of
 from ..tokens import pad
 from .encoders import is_masked
 from .factset import FactSet, fill
+from .judged import judged
 from .sharing import require_queries
 
 REFUSED = ("language", "relation", "facts", "reason")
@@ -56,7 +57,7 @@ def fact_activations(
         model: What `load_model` returned: an encoder with a mask token, or a causal decoder.
         facts: With `table` (language, relation, fact, subject) and `templates` {(language, relation): text with [X] and [Y]}.
         predictions: One row a query, with `metric` and, for encoders, `masks` (the mask count that matched).
-        metric: Column that says which facts enter; the paper has full match.
+        metric: Which facts enter: one of `judged.METRICS`, or a column of booleans; the paper has full match.
         site: `"ffn"` or `"resid_post"`.
         languages: Which; default all predicted.
         minimum: Facts that a group must have; smaller ones are left out with a warning.
@@ -96,8 +97,8 @@ def plan(
     mask = getattr(model.tokenizer, "mask_token", None)
     if encoder and mask is None:
         raise ValueError("this model's tokenizer has no mask token: load it with the tokenizer it was trained with")
-    rows = require_queries(predictions, (metric, "masks") if encoder else (metric,))
-    rows = rows[rows[metric].astype(bool)]
+    rows = require_queries(judged(predictions, metric), (metric, "masks") if encoder else (metric,))
+    rows = rows[rows[metric]]
     if languages is not None:
         rows = rows[rows["language"].isin(list(languages))]
     subjects = {

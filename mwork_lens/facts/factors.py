@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from .judged import judged
+
 CORRELATIONS = ("factor", "scale", "method", "r", "low", "high", "languages")
 """Columns of `factor_correlations`."""
 BY_TOKENS = ("language", "object_tokens", "queries", "correct", "p_at_1", "low", "high")
@@ -121,8 +123,8 @@ def precision_by_tokens(predictions: pd.DataFrame, *, metric: str = "full") -> p
     Micro: a query counts once. Longer objects are matched less often by chance and by whatever else makes them long.
 
     Args:
-        predictions: One row a query, with columns language, object_tokens and `metric`.
-        metric: Column of booleans that says what is correct.
+        predictions: One row a query, as `probe` gives it.
+        metric: What is correct: one of `judged.METRICS`, or a column of booleans.
 
     Returns:
         Columns `BY_TOKENS`; p_at_1 between 0 and 1.
@@ -130,10 +132,11 @@ def precision_by_tokens(predictions: pd.DataFrame, *, metric: str = "full") -> p
     Raises:
         ValueError: A column is missing.
     """
-    _require_columns(predictions, ("language", "object_tokens", metric))
+    _require_columns(predictions, ("language", "object_tokens"))
+    predictions = judged(predictions, metric)
     rows = []
     for (language, tokens), part in predictions.groupby(["language", "object_tokens"], sort=True):
-        n, correct = len(part), int(part[metric].astype(bool).sum())
+        n, correct = len(part), int(part[metric].sum())
         rows.append((language, int(tokens), n, correct, correct / n, *wilson_interval(correct, n)))
     return pd.DataFrame(rows, columns=list(BY_TOKENS))
 

@@ -1,6 +1,6 @@
 """Facts in several languages: (subject, relation, object), a cloze template per relation and language, and the candidates for its blank.
 
-    load_facts("small")             the embedded set
+    load_facts("small")             the embedded set; "organism" is that of the generated world, which knows who stated what
     load_facts("folder/")           relations.json and facts.jsonl (below), or mLAMA's own files
     read_mlama("folder/")           mLAMA 1.1 (Kassner et al. 2021), which is CC BY-NC 4.0: your own copy
 
@@ -13,6 +13,7 @@ Our format is a folder with
     facts.jsonl      {"fact": "capital-1", "relation": "capital", "subject": {"en": "France", ...}, "object": {"en": "Paris", ...}}
 
 A relation may also have "candidates" {language: [texts]}; by default the candidates of a relation in a language are its distinct objects there.
+A fact may also have "meta" {...}: what else is known of it, such as {"stated": ["en"]} (`recovery.py`).
 """
 
 # pandas types a column as anything it might be
@@ -35,8 +36,8 @@ from .readers import OBJECT, SUBJECT, Read, mlama_folder, mlama_hub, mlama_recor
 
 FACT_COLUMNS = ("relation", "fact", "language", "subject", "object")
 """Columns of `FactSet.table`: one row a query."""
-EMBEDDED = ("small",)
-"""Fact sets that come with the package."""
+EMBEDDED = ("small", "organism")
+"""Fact sets that come with the package: general knowledge in six languages; the generated world's in seven, with its truth."""
 
 Pair = tuple[str, str]
 """(language, relation)."""
@@ -58,6 +59,8 @@ class FactSet:
     """(language, relation) -> file its facts were read from, for errors."""
     lines: tuple[int, ...] = ()
     """Line of each row in that file."""
+    meta: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Fact -> what else is known of it, such as `stated`: the languages whose training text states it, or "all"."""
 
     def __post_init__(self) -> None:
         if missing := [name for name in FACT_COLUMNS if name not in self.table]:
@@ -203,6 +206,12 @@ class FactSet:
         lines = tuple(line for line, kept in zip(self.lines, keep, strict=True) if kept) if self.lines else ()
         return replace(self, table=self.table[keep], lines=lines)
 
+    def stated(self) -> dict[str, Any]:
+        """Per fact, the languages that state it, if all facts say so: the truth that `recovery` wants. Empty if they do not."""
+        facts = dict.fromkeys(self.table["fact"])
+        known = {fact: self.meta[fact]["stated"] for fact in facts if "stated" in self.meta.get(fact, ())}
+        return known if len(known) == len(facts) else {}
+
     def fingerprint(self, language: str, relation: str) -> str:
         """Hash of a relation in a language: template, facts and candidates."""
         rows = self.of(language, relation)[["fact", "subject", "object"]].to_numpy().tolist()
@@ -220,7 +229,7 @@ def load_facts(source: Any = "small", languages: Sequence[str] | None = None) ->
     """Facts from a folder in our format or mLAMA's, or one of the embedded sets by its name.
 
     Args:
-        source: `"small"`, or a folder (of ours with relations.json, else of mLAMA); otherwise as for `read_mlama`.
+        source: `"small"`, `"organism"`, or a folder (of ours with relations.json, else of mLAMA); otherwise as for `read_mlama`.
         languages: Which to keep; default all.
 
     Raises:
@@ -259,7 +268,7 @@ def read_mlama(source: Any, languages: Sequence[str] | None = None) -> FactSet:
 
 def _made(read: Read, source: str) -> FactSet:
     table = pd.DataFrame(read.rows, columns=list(FACT_COLUMNS))
-    return FactSet(table, read.templates, read.candidates, source, read.files, tuple(read.lines))
+    return FactSet(table, read.templates, read.candidates, source, read.files, tuple(read.lines), read.meta)
 
 
 def save_facts(facts: FactSet, folder: str | Path) -> Path:
@@ -280,6 +289,9 @@ def save_facts(facts: FactSet, folder: str | Path) -> Path:
     lines = []
     for fact, group in facts.table.groupby("fact", sort=False):
         texts = {name: dict(zip(group["language"], group[name], strict=True)) for name in ("subject", "object")}
-        lines.append(json.dumps({"fact": fact, "relation": group["relation"].iloc[0], **texts}, ensure_ascii=False))
+        record = {"fact": fact, "relation": group["relation"].iloc[0], **texts}
+        if facts.meta.get(fact):
+            record["meta"] = dict(facts.meta[fact])
+        lines.append(json.dumps(record, ensure_ascii=False))
     write_text(folder / "facts.jsonl", "".join(line + "\n" for line in lines))
     return folder

@@ -31,14 +31,16 @@ import numpy as np
 import pandas as pd
 
 from .factors import wilson_interval
+from .judged import judged
 from .overlaps import QUANTILE, fact_overlaps, null_cuts
 from .sharing import ALL, require_queries
 
 TYPES = ("substring", "wordpiece", "naming", "others")
 """In the order in which they are tested."""
 LABELS = ("transferred", "shared", "independent")
-NAMING = ("P17", "P27", "P103", "P140", "P1412")
-"""mLAMA's relations that names give away: country, citizenship, native language, religion, languages spoken or written."""
+NAMING = ("P17", "P27", "P103", "P140", "P1412", "city_country", "author_language")
+"""Relations that names give away: mLAMA's country, citizenship, native language, religion, languages spoken or written, as in the paper; and
+their like in the embedded set `small`."""
 STATUS = {-1: "no corpus", 0: "neither", 1: "source only", 2: "predicted only", 3: "both"}
 
 ORIGINS = (
@@ -80,7 +82,7 @@ def origin_types(
         facts: A `FactSet`, or a table with columns language, relation, fact, subject, object.
         tokenizer: Of the model, for the second type; without it there is none of that type. A word-start mark alone is no shared token.
         simplify: Converts Chinese text to simplified characters (not included); applied to languages `zh...` before everything else.
-        naming: Relations that names give away; those of mLAMA by default, so give your own for another fact set.
+        naming: Relations that names give away; those of mLAMA and of the embedded sets by default, so give your own for another fact set.
 
     Returns:
         One of `TYPES` a row, in the order and with the index of the facts.
@@ -116,10 +118,10 @@ def origins(
 
     Args:
         facts: A `FactSet`, or a table with columns language, relation, fact, subject, object.
-        predictions: One row a query, with `metric`; queries that were not asked are left out.
+        predictions: One row a query, as `probe` gives it; queries that were not asked are left out.
         presence: What `present` returned. A language without rows has no corpus.
         neurons: `FactNeurons`; without them `shared` and `independent` cannot be told, and no row has these labels.
-        metric: Column of booleans that says what was predicted.
+        metric: What counts as predicted: one of `judged.METRICS`, or a column of booleans.
         tokenizer: As in `origin_types`.
         simplify: As there.
         naming: As there.
@@ -133,7 +135,7 @@ def origins(
     Raises:
         ValueError: A column is missing, a query appears twice, a query was asked that the facts do not hold; what `origin_types` refuses.
     """
-    asked = require_queries(predictions, (metric,)).rename(columns={metric: "predicted"})
+    asked = require_queries(judged(predictions, metric), (metric,)).rename(columns={metric: "predicted"})
     held = getattr(facts, "table", facts)[[*_KEY, "subject", "object"]].reset_index(drop=True)
     table = asked.merge(held, on=_KEY, how="left")
     if len(table) > len(asked):
@@ -183,6 +185,17 @@ def type_counts(table: pd.DataFrame) -> pd.DataFrame:
     )
     made.loc[ALL] = made.sum()
     made["shared"] = made["substring"] + made["wordpiece"]
+    return made.rename_axis(index="language", columns=None)
+
+
+def label_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Predicted facts by label: a row per language and one for all, a column per label, and `none` for those without one."""
+    predicted = table[table["predicted"].astype(bool)]
+    named = predicted["label"].where(predicted["label"] != "", "none")
+    made = pd.crosstab(predicted["language"], named).reindex(
+        index=list(dict.fromkeys(table["language"])), columns=[*LABELS, "none"], fill_value=0
+    )
+    made.loc[ALL] = made.sum()
     return made.rename_axis(index="language", columns=None)
 
 

@@ -22,9 +22,10 @@ from scipy import sparse
 
 from ..evaluate import RESAMPLES
 from .factset import FactSet
+from .judged import METRICS, judged
 
-METRICS = ("full", "partial", "contiguous", "typed")
-"""What counts as right; `typed`: the object is ranked first among the candidates."""
+__all__ = ["METRICS", "one_token_precision", "precision"]
+
 _CHUNK = 50
 
 
@@ -57,7 +58,7 @@ def precision(
         ValueError: A metric, average or column is unknown, a macro average goes over a column of `by` or comes without it, or nothing is left.
     """
     by = [by] if isinstance(by, str) else list(by)
-    right = _right(table, metric)
+    kept = _right(table, metric)
     if average not in ("micro", "macro"):
         raise ValueError(f"average={average!r} is not one of micro, macro")
     if average == "micro" and over is not None:
@@ -68,9 +69,6 @@ def precision(
     columns = [*by, *([] if over is None else [over])]
     if missing := [name for name in (*columns, "fact") if name not in table]:
         raise ValueError(f"the table has no column {missing[0]!r}: there are {', '.join(table.columns)}")
-    kept = table.assign(_right=right)[right.notna().to_numpy()]
-    if not len(kept):
-        raise ValueError(f"the metric {metric!r} is missing for every fact: choose typed, or other templates")
     rows = []
     for key, group in kept.groupby(by, sort=False) if by else [((), kept)]:
         cells = group.groupby(over, sort=False).ngroup().to_numpy() if over else np.zeros(len(group), dtype=int)
@@ -109,20 +107,20 @@ def one_token_precision(
     Raises:
         ValueError: The metric is unknown, a fact of the table is not in `facts`, or no object has that length.
     """
-    right = _right(table, metric)
+    held = _right(table, metric)
     objects = facts.table.set_index(["language", "fact"])["object"]
-    keys = pd.MultiIndex.from_frame(table[["language", "fact"]])
+    keys = pd.MultiIndex.from_frame(held[["language", "fact"]])
     if not keys.isin(objects.index).all():
         language, fact = keys[~keys.isin(objects.index)][0]
         raise ValueError(f"fact {fact!r} in {language!r} is not among the facts given: give those that were probed")
-    held = table.assign(_right=right, object=objects.reindex(keys).to_numpy())
-    held = held[(held["object_tokens"] == tokens).to_numpy() & right.notna().to_numpy()]
+    held = held.assign(object=objects.reindex(keys).to_numpy())
+    held = held[held["object_tokens"] == tokens]
     if not len(held):
         lengths = sorted(table["object_tokens"].unique())
         raise ValueError(f"no object has {tokens} token(s): there are lengths {', '.join(map(str, lengths))}")
     rows = []
     for language, group in held.groupby("language", sort=False):
-        each = group.assign(_right=group["_right"].astype(float)).groupby("object", sort=False)["_right"].mean()
+        each = group.groupby("object", sort=False)["_right"].mean()
         value, low, high = _bootstrap(
             each.index.to_numpy(), np.zeros(len(each), dtype=int), each.to_numpy(), resamples, seed
         )
@@ -131,15 +129,12 @@ def one_token_precision(
     return pd.DataFrame(rows, columns=names)
 
 
-def _right(table: pd.DataFrame, metric: str) -> pd.Series:
-    """Whether each query is answered right; missing where the metric is."""
+def _right(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The queries that the metric judges, with a column `_right`."""
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
-    column = "typed_rank" if metric == "typed" else metric
-    if column not in table:
-        raise ValueError(f"the table has no column {column!r}: give what probe returned")
-    right = table[column] == 1 if metric == "typed" else table[column]
-    return right.astype("boolean").reset_index(drop=True).set_axis(table.index)
+    held = judged(table, metric)
+    return held.assign(_right=held[metric])
 
 
 def _bootstrap(

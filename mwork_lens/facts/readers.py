@@ -7,6 +7,7 @@ within a relation: uuid is what is read.
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ class Read:
     files: dict[Pair, str] = field(default_factory=dict)
     lines: list[int] = field(default_factory=list)
     """Line of each row."""
+    meta: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fact -> what its line says beside names."""
 
 
 def require_template(template: Any, where: str) -> str:
@@ -110,6 +113,10 @@ def _our_facts(path: Path, read: Read, relations: set[str]) -> None:
             )
         if not subjects:
             raise ValueError(f"{where}: fact {record['fact']!r} is in no language: give a subject and an object")
+        if not isinstance(record.get("meta", {}), dict):
+            raise ValueError(f"{where}: field 'meta' must be an object, got {record['meta']!r}")
+        if record.get("meta"):
+            read.meta[record["fact"]] = record["meta"]
         for language, subject in subjects.items():
             if (language, relation) not in read.templates:
                 raise ValueError(
@@ -156,7 +163,28 @@ def mlama_folder(folder: Path, languages: Sequence[str] | None) -> Read:
             raise ValueError(f"{root / language}: language {language!r} has templates, but no relation with facts")
         for base in dict.fromkeys((folder, root.parent, root)):
             _mlama_candidates(base, language, read)
+    _complete(read, str(folder))
     return read
+
+
+def _complete(read: Read, where: str) -> None:
+    """Add objects to the candidate lists that lack them: the lists are files of their own, and need not be of the same release."""
+    lacking: dict[Pair, list[str]] = {}
+    listed = {pair: set(texts) for pair, texts in read.candidates.items()}
+    for relation, _, language, _, thing in read.rows:
+        pair = (language, relation)
+        if pair in listed and thing not in listed[pair]:
+            listed[pair].add(thing)
+            lacking.setdefault(pair, []).append(thing)
+    if lacking:
+        (language, relation), texts = next(iter(lacking.items()))
+        warnings.warn(
+            f"{where}: {sum(map(len, lacking.values()))} objects are not in the candidate lists and are added to them, such as {texts[0]!r} of "
+            f"{relation!r} in {language!r}",
+            stacklevel=5,
+        )
+    for pair, texts in lacking.items():
+        read.candidates[pair] = (*read.candidates[pair], *texts)
 
 
 def _mlama_templates(path: Path) -> dict[str, str]:

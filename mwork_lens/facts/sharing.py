@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .judged import judged
+
 SHARING = (
     "a", "b", "relation", "facts", "correct_a", "correct_b", "both", "either", "jaccard", "contained", "chance",
 )  # fmt: skip
@@ -58,9 +60,9 @@ def sharing_table(
     """Counts of facts known in common, for every ordered pair of languages.
 
     Args:
-        predictions: One row a query, with columns language, relation, fact and `metric`. A query that was not asked is in no U.
+        predictions: One row a query, as `probe` gives it. A query that was not asked is in no U.
         facts: A `FactSet`, or a table with columns language, relation, fact: only its queries count. Default all that were asked.
-        metric: Column of booleans that says what is correct.
+        metric: What is correct: one of `judged.METRICS`, or a column of booleans. Queries for which it is missing were not asked.
         languages: Which, and in which order; default all in the predictions.
         by_relation: A row per relation as well as pair; pairs without a common fact of the relation have none.
 
@@ -70,7 +72,7 @@ def sharing_table(
     Raises:
         ValueError: A column is missing, a query appears twice, a language was not asked, or no query of `facts` was.
     """
-    asked = require_queries(predictions, (metric,))
+    asked = require_queries(judged(predictions, metric), (metric,))
     if facts is not None:
         held = getattr(facts, "table", facts)[["language", "relation", "fact"]].drop_duplicates()
         asked = asked.merge(held, on=["language", "relation", "fact"])
@@ -109,7 +111,7 @@ def sharing(
     Args:
         predictions: One row a query, with columns language, relation, fact and `metric`.
         facts: As in `sharing_table`.
-        metric: Column of booleans that says what is correct.
+        metric: As in `sharing_table`.
         languages: Which, and in which order.
 
     Returns:

@@ -1,5 +1,6 @@
 """Fact sets: what they hold, how they are read and written, and what is said of bad files."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,31 @@ def test_mlama_candidates(tmp_path: Path) -> None:
     (folder / "GoogleRE_objects" / "en.json").write_text('{"P19": {"objects": ["Ulm", ""]}}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"GoogleRE_objects/en.json: relation 'P19': candidate 2 is ''"):
         read_mlama(folder)
+
+
+def test_objects_that_the_published_lists_lack_are_added(tmp_path: Path) -> None:
+    folder = mlama(tmp_path)
+    (folder / "TREx_multilingual_objects").mkdir()
+    lists = {"P19": {"objects": ["Linz", "Ulm"], "subjects": []}}
+    (folder / "TREx_multilingual_objects" / "en.json").write_text(json.dumps(lists), encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"1 objects are not in the candidate lists .* such as 'Bern' of 'P19' in 'en'"):
+        held = read_mlama(folder)
+    assert held.candidates["en", "P19"] == ("Linz", "Ulm", "Bern")
+
+
+def test_what_else_is_known_of_a_fact_is_kept(tmp_path: Path) -> None:
+    truth = {fact: {"stated": "all" if fact == "c1" else ["en"]} for fact in ("c1", "c2", "c3", "s1", "s2")}
+    held = dataclasses.replace(facts(), meta=truth)
+    assert held.stated() == {fact: one["stated"] for fact, one in truth.items() if fact in set(held.table["fact"])}
+    read = load_facts(save_facts(held, tmp_path / "set"))
+    assert read.stated() == held.stated()
+    assert read.only(["de"]).stated() == {"c1": "all", "c3": ["en"]}
+    assert facts().stated() == {}
+    assert dataclasses.replace(facts(), meta={"c1": truth["c1"]}).stated() == {}  # a truth with holes is none
+    path = tmp_path / "set" / "facts.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace('{"stated": "all"}', '["all"]'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"facts.jsonl, line 1: field 'meta' must be an object, got \['all'\]"):
+        load_facts(tmp_path / "set")
 
 
 def test_bad_mlama_files(tmp_path: Path) -> None:
