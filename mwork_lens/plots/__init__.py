@@ -8,6 +8,9 @@
     similarity_curves  retrieval_curves  dominance_curves   where languages meet
     sensitivity_curves  agreement_heatmap  selection_frequency_histogram   how firm a set of neurons is
     frequency_heatmaps  language_tree  category_bars  pruning_curves       experts inside dense FFNs
+    precision_intervals  factor_scatter  token_curves   how many facts are known in each language, and what goes with it
+    language_heatmap  bins_heatmap           facts and neurons that languages share; where these lie
+    absent_bars  type_bars  pattern_bars     whence facts come
     dose_curves  fluency_against_accuracy  damage_heatmap   what steering does, and what it costs
 
 Every figure is a plain `matplotlib.figure.Figure`: no pyplot, no global state, so figures can be made in threads and in notebooks alike
@@ -17,6 +20,8 @@ has the same colour in every figure of a study. What is not known (nan) is left 
 
 from .effects import deltas
 from .experts import category_bars, frequency_heatmaps, language_tree, pruning_curves
+from .fact_origins import absent_bars, pattern_bars, type_bars
+from .facts import bins_heatmap, factor_scatter, language_heatmap, precision_intervals, token_curves
 from .geometry import dominance_curves, retrieval_curves, similarity_curves
 from .lens import lens_curves
 from .matrix import perplexity_heatmap, selectivity_bars, share_curves
@@ -27,21 +32,27 @@ from .steering import damage_heatmap, dose_curves, fluency_against_accuracy
 from .style import language_colours, language_name, svg, write_svg
 
 __all__ = [
+    "absent_bars",
     "agreement_heatmap",
+    "bins_heatmap",
     "category_bars",
     "damage_heatmap",
     "deltas",
     "dominance_curves",
     "dose_curves",
+    "factor_scatter",
     "fluency_against_accuracy",
     "frequency_heatmaps",
     "language_colours",
+    "language_heatmap",
     "language_name",
     "language_tree",
     "layer_counts",
     "lens_curves",
     "overlap_heatmap",
+    "pattern_bars",
     "perplexity_heatmap",
+    "precision_intervals",
     "pruning_curves",
     "require_columns",
     "retrieval_curves",
@@ -51,5 +62,7 @@ __all__ = [
     "share_curves",
     "similarity_curves",
     "svg",
+    "token_curves",
+    "type_bars",
     "write_svg",
 ]
