@@ -95,6 +95,22 @@ def fact_overlaps(neurons: Any, *, top: int | None = None, languages: Sequence[s
     return pd.DataFrame(rows, columns=list(OVERLAPS))
 
 
+def above_pair(overlaps: pd.DataFrame) -> pd.DataFrame:
+    """Overlaps less the mean over the facts of their relation in their pair of languages.
+
+    Related languages overlap more on every fact. Facts that are known in few, related languages have a high overlap for that reason alone; what is
+    left here is the fact's own.
+
+    Args:
+        overlaps: What `fact_overlaps` returned.
+
+    Returns:
+        The same columns; a pair with one fact of a relation has 0 there.
+    """
+    mean = overlaps.groupby(["a", "b", "relation"])["overlap"].transform("mean")
+    return overlaps.assign(overlap=overlaps["overlap"] - mean)
+
+
 def neuron_similarity(
     neurons: Any, *, top: int | None = None, languages: Sequence[str] | None = None
 ) -> NeuronSimilarity:

@@ -8,11 +8,14 @@ only. What is asked of the analyses:
     transferred      are predicted facts with this label those not stated there?                (precision, recall, balanced accuracy)
     high overlap     do facts with neurons in common come from elsewhere?                       (the same, and the area under the ROC curve)
     source language  is the language with the most overlap one that stated the fact?            (accuracy, over facts not stated here)
+    own overlap      the same two, with overlaps less the mean of their pair of languages and relation (`above_pair`): the fact's own part
+    own source
 
 `chance` is the value of a method that knows nothing: the base rate for precision, the share found for recall, 1/2 for balanced accuracy and area,
 the share of candidates that stated it for accuracy. Intervals come from resampling facts, with all their languages. No published method has had
 this test; a truth by statement is no truth about neurons, so `high overlap` may be low for a good reason: facts stated in two languages
-may still be stored once.
+may still be stored once. And it may be high for a bad one: facts that are known without having been stated are known in related languages, which
+overlap on every fact. `own overlap` is free of that.
 """
 
 # pandas types a column as anything it might be
@@ -24,6 +27,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pandas as pd
 
+from .overlaps import above_pair
 from .sharing import ALL
 
 RECOVERY = ("analysis", "measure", "value", "low", "high", "chance", "positives", "queries")
@@ -42,7 +46,7 @@ def recovery(
     Args:
         origins: What `origins` returned.
         stated: Per fact, `"all"`, the language that stated it, or several.
-        overlaps: What `fact_overlaps` returned, for the source language.
+        overlaps: What `fact_overlaps` returned, for the source language and the fact's own overlap.
         resamples: Of the facts, for the intervals.
         seed: Of the resampling.
 
@@ -77,7 +81,13 @@ def recovery(
             given = None if score is None else score[part]
             rows += _judge(name, measures, truth[part], found[part], given, codes[part], draws)
     if overlaps is not None:
-        rows += _source_language(origins, stated, overlaps, facts, draws)
+        own = above_pair(overlaps)
+        score = _mean_overlap(origins, own)
+        part = predicted & np.isfinite(score)
+        if part.any():
+            rows += _judge("own overlap", ("area",), ~here[part], score[part] > 0, score[part], codes[part], draws)
+        rows += _source_language("source language", origins, stated, overlaps, facts, draws)
+        rows += _source_language("own source", origins, stated, own, facts, draws)
     return pd.DataFrame(rows, columns=list(RECOVERY))
 
 
@@ -114,8 +124,21 @@ def weighted_area(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> n
     return _ratio((positive * below).sum(1), positive.sum(1) * negative.sum(1))
 
 
+def _mean_overlap(origins: pd.DataFrame, overlaps: pd.DataFrame) -> np.ndarray:
+    """Of each query, the mean over the other languages; nan where there is none."""
+    both = pd.concat([overlaps, overlaps.rename(columns={"a": "b", "b": "a"})])
+    means = both.groupby(["a", "relation", "fact"])["overlap"].mean()
+    keys = pd.MultiIndex.from_frame(origins[["language", "relation", "fact"]])
+    return means.reindex(keys).to_numpy(float)
+
+
 def _source_language(
-    origins: pd.DataFrame, stated: Mapping[str, Stated], overlaps: pd.DataFrame, facts: np.ndarray, draws: np.ndarray
+    name: str,
+    origins: pd.DataFrame,
+    stated: Mapping[str, Stated],
+    overlaps: pd.DataFrame,
+    facts: np.ndarray,
+    draws: np.ndarray,
 ) -> list[tuple]:
     both = pd.concat([overlaps, overlaps.rename(columns={"a": "b", "b": "a"})])
     asked = set(origins.loc[origins["predicted"].astype(bool), "fact"])
@@ -132,7 +155,7 @@ def _source_language(
         return []
     weight = draws[:, where]
     values = _ratio(weight @ np.array(hits), weight.sum(1))
-    return [("source language", "accuracy", *_summary(values), float(np.mean(chances)), len(hits), len(hits))]
+    return [(name, "accuracy", *_summary(values), float(np.mean(chances)), len(hits), len(hits))]
 
 
 def _says(stated: Stated, language: str) -> bool:

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mwork_lens.facts.origin import (
     origins,
     type_counts,
 )
-from mwork_lens.facts.overlaps import fact_overlaps
+from mwork_lens.facts.overlaps import above_pair, fact_overlaps
 from mwork_lens.facts.probeless import NEURONS, FactNeurons
 from mwork_lens.facts.recovery import RECOVERY, recovery, weighted_area
 
@@ -230,6 +231,37 @@ def test_easy_facts_are_absent_predicted_and_of_an_easy_type() -> None:
     assert counts.loc["all", "substring"] == (table["status"] == 2).sum()
     assert all(a == "substring" or counts.loc["all", a] == 0 for a in TYPES)
     assert list(counts.index) == [*LANGUAGES, "all"]
+
+
+def test_overlap_that_is_the_pairs_is_not_taken_for_the_facts() -> None:
+    """Unstated facts are known in two related languages only, which overlap on everything: no fact's own overlap says where it was stated."""
+    rng = np.random.default_rng(0)
+    languages, rows, pairs, stated = ("aa", "bb", "cc"), [], [], {}
+    for i in range(200):
+        fact, everywhere = f"f{i}", i % 2 == 0
+        stated[fact] = "all" if everywhere else "dd"
+        knows = languages if everywhere else languages[:2]
+        noise = {pair: 0.02 * rng.random() for pair in itertools.combinations(knows, 2)}
+        pairs += [("r", fact, *pair, (0.6 if pair == ("aa", "bb") else 0.1) + noise[pair]) for pair in noise]
+        rows += [(x, "r", fact, True, everywhere, 3 if everywhere else 2, "", 0.5) for x in knows]
+    overlaps = pd.DataFrame(pairs, columns=["relation", "fact", "a", "b", "overlap"])
+    table = pd.DataFrame(
+        rows, columns=["language", "relation", "fact", "predicted", "present", "status", "label", "cut"]
+    )
+    both = pd.concat([overlaps, overlaps.rename(columns={"a": "b", "b": "a"})])
+    means = both.groupby(["a", "fact"])["overlap"].mean()
+    table["overlap"] = means.reindex(pd.MultiIndex.from_frame(table[["language", "fact"]])).to_numpy()
+    value = recovery(table.astype({"present": "boolean"}), stated, overlaps, resamples=50).set_index(
+        ["analysis", "measure"]
+    )["value"]
+    assert value["high overlap", "area"] > 0.95
+    assert abs(value["own overlap", "area"] - 0.5) < 0.1
+    assert above_pair(overlaps).groupby(["a", "b"])["overlap"].mean().abs().max() < 1e-12
+    planted_here = overlaps.assign(overlap=overlaps["overlap"] + 0.1 * (overlaps["fact"].map(stated) == "dd"))
+    found = recovery(table.astype({"present": "boolean"}), stated, planted_here, resamples=50).set_index(
+        ["analysis", "measure"]
+    )
+    assert found.loc[("own overlap", "area"), "value"] > 0.8  # and what is a fact's own is found
 
 
 def test_bad_tables_are_refused() -> None:
