@@ -69,7 +69,9 @@ def test_factors_are_drawn_with_their_correlations():
     assert "spearman" in axes.get_title(loc="left")
     assert axes.get_title(loc="left").endswith("n = 5")
     raw = found[(found["scale"] == "raw") & (found["method"] == "pearson")].iloc[0]
-    assert f"pearson {raw['r']:.2f} [" in factor_scatter(table, found, factor="pages").get_title(loc="left").replace("−", "-")
+    assert f"pearson {raw['r']:.2f} [" in factor_scatter(table, found, factor="pages").get_title(loc="left").replace(
+        "−", "-"
+    )
     assert [axes.containers[i].lines[0].get_ydata()[0] for i in range(5)] == pytest.approx([5, 15, 25, 35, 45])
     with pytest.raises(ValueError, match="'pages' is not positive for 'de': use log=False"):
         factor_scatter(table.assign(pages=[1, 0, 1, 1, 1]), factor="pages", log=True)

@@ -98,7 +98,7 @@ def _stacked(columns: Mapping[str, pd.Series], label: str, axes: Any) -> Any:
     shares = table.div(total.where(total > 0), axis=0).fillna(0.0) * 100
     with house_style():
         if axes is None:
-            axes = make_figure(WIDTH / 1.3, 1.2 + 0.3 * len(table)).subplots()
+            axes = make_figure(WIDTH / 1.1, 1.2 + 0.3 * len(table)).subplots()
         left = np.zeros(len(table))
         for name in table:
             text, look = _STACKS[name]
@@ -107,7 +107,9 @@ def _stacked(columns: Mapping[str, pd.Series], label: str, axes: Any) -> Any:
         _name_bars(axes, [str(x) for x in table.index], [f"{int(n):,}" for n in total])
         axes.set_xlim(0, 100)
         axes.set_xlabel(label)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, columnspacing=1.2, handlelength=1.6
+        )
     return axes
 
 

@@ -187,7 +187,7 @@ def language_heatmap(
         small = len(order) > 14
         for i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
             if not small:
-                ink = "white" if values[i, j] > 0.55 * top else INK
+                ink = "white" if values[i, j] > 0.42 * top else INK
                 axes.text(j, i, f"{values[i, j]:.2f}".lstrip("0"), ha="center", va="center", fontsize=7.5, color=ink)
         if clusters is not None:
             groups = [clusters.groups[x] for x in order]
