@@ -55,6 +55,20 @@ def test_the_example_of_tasks_runs():
     assert set(names["both"]["condition"]) == {"baseline", "off"}
 
 
+@pytest.mark.filterwarnings("ignore:.*groups are left out")
+def test_the_example_of_facts_runs():
+    (code,) = blocks("methods/facts.md")
+    less = code.replace("take(6)", "take(3)").replace('"de", "es"]', '"de"]')
+    assert less.count("take(3)") == 1
+    names: dict = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TQDM_DISABLE", "1")
+        exec(compile(less, "docs", "exec"), names)
+    assert len(names["known"]) == 5 * 3 * 2
+    assert names["neurons"].top == 50
+    assert {"prediction", "transferred"} <= set(names["truth"]["analysis"])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_nothing_is_left_to_be_filled_in(page):
     assert not re.search(r"FINDINGS_|\bTODO\b|\bTIME\b|\bTBD\b", page.read_text(encoding="utf-8"))
