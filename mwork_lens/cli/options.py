@@ -13,6 +13,8 @@ app = typer.Typer(
     help="How does a language model handle many languages?",
 )
 
+MODEL = "organism"
+"""The embedded default; `models.EMBEDDED_MODEL`, without what that imports."""
 Model = Annotated[str, typer.Option(help="polyglot (embedded), a local Hugging Face folder, or a hub id.")]
 Corpora = Annotated[str, typer.Option(help="embedded, or a folder of en.txt, de.jsonl and the like.")]
 Languages = Annotated[
