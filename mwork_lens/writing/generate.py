@@ -93,7 +93,6 @@ def generate(
     with (
         torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))),
         _own_settings(model, max_new_tokens, repetition_penalty, temperature, ends),
-        _cache_by_either_name(model.original_model),
     ):
         torch.manual_seed(seed)
         for group in _equal_length(rows, size):
@@ -227,31 +226,6 @@ def _own_settings(
         yield
     finally:
         hf.generation_config = before
-
-
-@contextmanager
-def _cache_by_either_name(hf: Any) -> Iterator[None]:
-    """Layers of transformers >= 5.24 are given their cache as `cache`; TransformerLens 4.3 looks for `past_key_values`, and would not find it.
-
-    Without it every new token attends to itself alone, and no error says so.
-    """
-
-    def named(update: Any) -> Any:
-        def renamed(k: Tensor, v: Tensor, **given: Any) -> Any:
-            if given.get("past_key_values") is None and given.get("cache") is not None:
-                given["past_key_values"] = given["cache"]
-            return update(k, v, **given)
-
-        return renamed
-
-    parts = [module for module in hf.modules() if hasattr(module, "_update_kv_cache")]
-    for module in parts:
-        module._update_kv_cache = named(module._update_kv_cache)
-    try:
-        yield
-    finally:
-        for module in parts:
-            del module._update_kv_cache  # the class's own again
 
 
 class _Stop:
