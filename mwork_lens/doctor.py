@@ -19,7 +19,7 @@ from torch import Tensor
 from .attention import of_layer, wanted
 from .capture import capture, forward
 from .corpora import Tokens, context_length, pad
-from .models import describe, load_model, resolve
+from .models import EMBEDDED_MODEL, describe, load_model, resolve
 from .sites import SITES, heads, is_mixture_of_experts, n_layers, width
 
 Verdict = Literal["ok", "limited", "failed"]
@@ -37,7 +37,7 @@ class Check:
     detail: str
 
 
-def doctor(name: Any = "polyglot", *, tokenizer: Any = None, length: int = 256, **how: Any) -> list[Check]:
+def doctor(name: Any = EMBEDDED_MODEL, *, tokenizer: Any = None, length: int = 256, **how: Any) -> list[Check]:
     """Examine a model.
 
     Args:

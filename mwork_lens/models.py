@@ -19,7 +19,9 @@ import torch
 from .sites import n_layers
 from .storage import content_hash
 
-EMBEDDED_MODEL = "polyglot"
+EMBEDDED_MODELS = ("organism", "polyglot")
+"""Models of the package, by name; the first is the default."""
+EMBEDDED_MODEL = EMBEDDED_MODELS[0]
 
 # parts of a tokenizer and of a configuration that say how they were used last, not what they are (the weights say the dtype)
 _TRACES = ("padding", "truncation")
@@ -45,7 +47,7 @@ def load_model(
     """A TransformerLens model, ready to measure: raw weights, eval mode.
 
     Args:
-        name: `"polyglot"`, the embedded default; a local Hugging Face folder; a hub id; or a live Hugging Face model, which becomes
+        name: `"organism"`, the embedded default, or `"polyglot"`; a local Hugging Face folder; a hub id; or a live Hugging Face model, which becomes
             part of the bridge and must not be used on its own afterwards. A model that is loaded already is returned as it is.
         tokenizer: Required with a live model, and taken as it is; otherwise the folder's or hub's own, which TransformerLens
             makes put its BOS in front, if it has one (`mwork-lens doctor` shows the first ids); that of a masked model as it is.
@@ -121,12 +123,12 @@ def load_model(
 
 
 def resolve(name: str | Path) -> str:
-    """A path or hub id that Hugging Face understands; the embedded model's folder for its name.
+    """A path or hub id that Hugging Face understands; an embedded model's folder for its name.
 
     Raises:
         FileNotFoundError: It looks like a path and is none, or the folder holds no model.
     """
-    if str(name) == EMBEDDED_MODEL:
+    if str(name) in EMBEDDED_MODELS:
         return str(resources.files("mwork_lens") / "data" / str(name))
     path = Path(name).expanduser()
     if path.is_dir():

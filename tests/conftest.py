@@ -46,10 +46,10 @@ def llama() -> Any:
 
 @pytest.fixture(scope="session")
 def polyglot() -> Any:
-    """The embedded trained model."""
+    """The embedded model of natural sentences."""
     from mwork_lens.models import load_model
 
-    return load_model()
+    return load_model("polyglot")
 
 
 def document(length: int = 11, *, seed: int = 0) -> torch.Tensor:

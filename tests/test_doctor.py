@@ -32,8 +32,8 @@ def test_the_embedded_model_is_well():
     found = by_name(checks)
     assert "8 layers" in found["loads offline"].detail
     assert "BOS first" in found["tokens"].detail
-    assert "4 query and 2 key/value heads of 32, d_mlp 344" in found["hook points"].detail
-    assert "weights 7.9 MB" in found["memory, estimated"].detail or "weights" in found["memory, estimated"].detail
+    assert "4 query and 2 key/value heads of 32, d_mlp 384" in found["hook points"].detail
+    assert "weights 9.45 MB" in found["memory, estimated"].detail
     assert "of all 8 layers are reproduced" in found["attention is understood"].detail
 
 

@@ -54,7 +54,8 @@ def test_the_embedded_model_makes_no_connection(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert fingerprint(load_model()) == fingerprint(load_model(resolve("polyglot")))
+    assert fingerprint(load_model()) == fingerprint(load_model(resolve("organism")))
+    assert fingerprint(load_model("polyglot")) == fingerprint(load_model(resolve("polyglot")))
 
 
 def test_the_embedded_model_knows_its_languages(polyglot):

@@ -63,7 +63,7 @@ def open_share(model: object, documents: list[mw.Tokens]) -> dict[str, float]:
 
 def main() -> None:
     """Compare, print and write results/agreement_plnd.json."""
-    model = mw.load_model()
+    model = mw.load_model("polyglot")
     documents = [
         next(iter(mw.batches(corpus.shard(i, 4), model, size=1)))
         for corpus in mw.load_corpora(limit=4).values()

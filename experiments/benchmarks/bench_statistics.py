@@ -44,7 +44,7 @@ def llama(d_model: int, layers: int, context: int) -> object:
         num_attention_heads=d_model // 64, num_key_value_heads=max(1, d_model // 256), max_position_embeddings=context,
     )  # fmt: skip
     torch.manual_seed(0)
-    return mw.load_model(AutoModelForCausalLM.from_config(config).eval(), tokenizer=mw.load_model().tokenizer)
+    return mw.load_model(AutoModelForCausalLM.from_config(config).eval(), tokenizer=mw.load_model("polyglot").tokenizer)
 
 
 def batch(size: int, length: int) -> Tokens:
@@ -121,7 +121,7 @@ def main() -> None:
         row |= measure(llama(d_model, layers, length), batch(size, length), 1 if arguments.smoke else arguments.rounds)
         rows.append(row)
         print(row, flush=True)
-    embedded = mw.load_model()
+    embedded = mw.load_model("polyglot")
     tokens = next(mw.batches(mw.load_corpora()["en"], embedded, size=16, length=96))
     rows.append(
         {

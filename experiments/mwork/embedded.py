@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     corpora = mw.load_corpora(limit=72)
-    result = mw.study(mw.load_model(), corpora, out=arguments.out, resume=arguments.resume, say=print)
+    result = mw.study(mw.load_model("polyglot"), corpora, out=arguments.out, resume=arguments.resume, say=print)
     record = {
         "findings": result.findings,
         "stages": {name: len(layers) for name, layers in result.stages.items()},

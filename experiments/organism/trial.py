@@ -72,7 +72,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="polyglot", help="local folder or hub id; default the embedded model")
+    parser.add_argument("--model", default="organism", help="local folder or hub id; default the embedded organism")
     parser.add_argument(
         "--texts", default="embedded", help="folder of <language>.txt or .jsonl; default the embedded texts"
     )

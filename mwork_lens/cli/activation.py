@@ -11,6 +11,7 @@ import typer
 
 from .console import fail_on, guarded, print_table, say, warn
 from .options import (
+    MODEL,
     Corpora,
     Device,
     DeviceMap,
@@ -44,7 +45,7 @@ STRATA, MOMENTS, NEURONS = "documents.safetensors", "moments.safetensors", "neur
 
 @app.command()
 def lape(
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     languages: Languages = None,
     limit: Limit = None,

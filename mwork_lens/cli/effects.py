@@ -12,6 +12,7 @@ import typer
 from .activation import MOMENTS, NEURONS, STRATA
 from .console import guarded, print_table, say, warn
 from .options import (
+    MODEL,
     Corpora,
     Device,
     DeviceMap,
@@ -38,7 +39,7 @@ def perplexity(
     neurons: Annotated[
         Path, typer.Argument(help="neurons.safetensors of `lape`, or specific.safetensors of `detect`.")
     ],
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     languages: Languages = None,
     limit: Limit = None,
@@ -127,7 +128,7 @@ def _warn_seen(neurons: Path, texts: Any) -> None:
 @app.command()
 def steer(
     folder: Annotated[Path, typer.Argument(help="Folder that `mwork-lens lape` wrote: neurons and moments.")],
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     limit: Limit = None,
     part: Part = None,
@@ -216,7 +217,7 @@ def steer(
 
 @app.command()
 def geometry(
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     languages: Languages = None,
     limit: Limit = None,

@@ -25,7 +25,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder that `mwork-lens experts bu
 
 @experts.command()
 def build(
-    model: opt.Model = "polyglot",
+    model: opt.Model = opt.MODEL,
     number: Annotated[int, typer.Option("--experts", help="Experts per layer.")] = 256,
     weights: Annotated[str, typer.Option(help="Rows that are clustered: gate, up or both.")] = "gate",
     method: Annotated[str, typer.Option(help="kmeans; or the controls random and contiguous.")] = "kmeans",
@@ -52,7 +52,7 @@ def build(
 @experts.command()
 def frequencies(
     folder: Folder,
-    model: opt.Model = "polyglot", corpora: opt.Corpora = "embedded", languages: opt.Languages = None,
+    model: opt.Model = opt.MODEL, corpora: opt.Corpora = "embedded", languages: opt.Languages = None,
     limit: opt.Limit = None, length: opt.Length = None, part: opt.Part = None, resume: opt.Resume = False,
     score: Annotated[str, typer.Option(help="sum, positive, absolute, square or norm.")] = "sum",
     z: Annotated[str, typer.Option(help="token, layer (reads the texts twice) or none.")] = "token",
@@ -185,7 +185,7 @@ def _print_comparison(tables: dict[str, Any], how: str, high: float, low: float)
 @experts.command()
 def prune(
     folder: Folder,
-    model: opt.Model = "polyglot", corpora: opt.Corpora = "embedded", languages: opt.Languages = None,
+    model: opt.Model = opt.MODEL, corpora: opt.Corpora = "embedded", languages: opt.Languages = None,
     limit: opt.Limit = None, length: opt.Length = None, part: opt.Part = None, resume: opt.Resume = False,
     keep: Annotated[str, typer.Option(help="Shares of the experts to keep.")] = "0.75,0.5,0.25",
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Keep the same number in every layer.")] = False,

@@ -15,8 +15,8 @@ app = typer.Typer(
 
 MODEL = "organism"
 """The embedded default; `models.EMBEDDED_MODEL`, without what that imports."""
-Model = Annotated[str, typer.Option(help="polyglot (embedded), a local Hugging Face folder, or a hub id.")]
-Corpora = Annotated[str, typer.Option(help="embedded, or a folder of en.txt, de.jsonl and the like.")]
+Model = Annotated[str, typer.Option(help="organism or polyglot (embedded), a local Hugging Face folder, or a hub id.")]
+Corpora = Annotated[str, typer.Option(help="embedded, organism, or a folder of en.txt, de.jsonl and the like.")]
 Languages = Annotated[
     str | None, typer.Option(help="Codes separated by commas, such as en,de,fr; default all there are.")
 ]  # typer on Python 3.10

@@ -11,6 +11,7 @@ import typer
 
 from .console import fail_on, guarded, print_study, print_table, say
 from .options import (
+    MODEL,
     Corpora,
     Device,
     DeviceMap,
@@ -31,7 +32,7 @@ from .options import (
 def demo(out: Out = Path("mwork-demo"), resume: Resume = False) -> None:
     """The MWork study of the embedded model on the embedded texts: a report in a few minutes, without a network."""
     guarded(
-        lambda: _study("polyglot", "embedded", None, DEMO_DOCUMENTS, out, resume, {}, DEMO_SETTINGS, None),
+        lambda: _study(MODEL, "embedded", None, DEMO_DOCUMENTS, out, resume, {}, DEMO_SETTINGS, None),
         resumable=True,
     )
 
@@ -43,7 +44,7 @@ DEMO_SETTINGS = {"held_out": 0.25, "length": 64}
 
 @app.command()
 def study(
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     languages: Languages = None,
     out: Out = Path("mwork-study"),
@@ -82,7 +83,7 @@ def study(
 
 @app.command()
 def lens(
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     languages: Languages = None,
     limit: Limit = None,
@@ -135,7 +136,7 @@ def lens(
 
 @app.command()
 def detect(
-    model: Model = "polyglot",
+    model: Model = MODEL,
     corpora: Corpora = "embedded",
     languages: Languages = None,
     limit: Limit = None,
@@ -194,7 +195,7 @@ def detect(
 
 @app.command()
 def doctor(
-    model: Model = "polyglot",
+    model: Model = MODEL,
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
