@@ -29,11 +29,14 @@ def test_links_lead_somewhere(page):
 def test_the_commands_of_readme_exist():
     from mwork_lens.cli import app
 
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    groups = app.registered_groups
+    names = [
+        command.name or command.callback.__name__
+        for part in (app, *(g.typer_instance for g in groups))
+        for command in part.registered_commands
+    ]
     shown = set(re.findall(r"mwork-lens ([a-z]+)", README)) | set(
-        re.findall(r"(?<=\| )[a-z]+(?=(?: \||\n))", README.split("```bash")[-1])
+        re.findall(r"(?<=\| )[a-z]+(?=(?: \||\n| ))", README.split("```bash")[-1])
     )
-    commands |= {group.name for group in app.registered_groups}
-    parts = {"build", "frequencies", "compare", "prune"}  # of experts
-    assert {"demo", "lape", "perplexity", "steer", "experts"} <= shown
-    assert shown <= commands | parts
+    assert {"demo", "lape", "perplexity", "steer", "experts", "facts"} <= shown
+    assert shown <= {*names, *(group.name for group in groups)}
