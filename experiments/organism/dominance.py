@@ -31,7 +31,7 @@ SHARES, DOMINANT, SEEDS = (0.25, 0.5, 0.8), ("A", "C"), (0, 1, 2)
 
 @dataclass(frozen=True)
 class Series(Recipe):
-    """A run of the series; what it does not say is as in `Recipe`, of which `english`, `low`, `kinds` and `held_out` are not used."""
+    """A run of the series; what it does not say is as in `Recipe`, of which `english`, `low`, `kinds`, `binding` and `held_out` are not used."""
 
     share: float = 0.25
     """Of the tokens, of the dominant language; the others share the rest equally."""
