@@ -58,7 +58,7 @@ def ability_deltas(
             panel.set_title(task)
         label_axes(panels, f"change of {unit} (left of 0 = harm)", "", own=axes is None)
         if axes is None:
-            panels[0].figure.legend(handles=_handles(), loc="outside lower center", ncols=3)
+            panels[0].figure.legend(handles=_handles(), loc="outside upper center", ncols=3)
     return panels
 
 
@@ -134,7 +134,7 @@ def sweep_curves(
             panel.set_xlabel(x)
             panel.set_ylabel(f"change of {unit}")
         if axes is None:
-            panels[0].figure.legend(handles=_sweep_handles(), loc="outside lower center", ncols=3)
+            panels[0].figure.legend(handles=_sweep_handles(), loc="outside upper center", ncols=3)
     return panels
 
 
