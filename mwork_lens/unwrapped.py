@@ -128,8 +128,8 @@ def _share(original: Any) -> Any:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = type(original)._from_config(config, attn_implementation="sdpa")
-    state = {_plain_name(name): value for name, value in original.named_parameters(remove_duplicate=False)}
-    state |= {_plain_name(name): value for name, value in original.named_buffers(remove_duplicate=False)}
+    state = {plain_name(name): value for name, value in original.named_parameters(remove_duplicate=False)}
+    state |= {plain_name(name): value for name, value in original.named_buffers(remove_duplicate=False)}
     base = made.base_model
     prefix = f"{made.base_model_prefix}."
     for names in (base.named_parameters(remove_duplicate=False), base.named_buffers(remove_duplicate=False)):
@@ -144,7 +144,8 @@ def _share(original: Any) -> Any:
     return base.eval()
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """What Hugging Face calls a parameter of the model that TransformerLens wraps."""
     return name.replace("._original_component", "").replace("_original_component.", "")
 
 

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pandas as pd
@@ -25,12 +24,23 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..plain import (
+    change_units,
+    ffns,
+    fill,
+    like,
+    logits,
+    plain_model,
+    probe,
+    require_equal,
+    require_new,
+    set_width,
+    tensors_of,
+    wider,
+    write_folder,
+)
 from .partition import Partition
-from .plain import change_units, ffns, fill, like, plain_model, set_width, tensors_of, wider
 from .pruning import dropped, masked
-
-_AGREE = 1e-4
-"""Largest difference of logits, in units of the largest logit, in float32; 5e-2 in half precision."""
 
 TIMES = ("model", "tokens_per_second", "ratio", "ratio_low", "ratio_high", "rounds")
 """Columns of `tokens_per_second`."""
@@ -67,10 +77,10 @@ def sliced(
         change_units(ffn, lambda tensor, dim, units=units: tensor.index_select(dim, units))
         change_units(ffn, partial(wider, to=max(1, len(units))))
     set_width(made.config, max(ffn_widths(made)))
-    ids = _probe(made)
+    ids = probe(made)
     with torch.no_grad(), masked(model, partition, keep):
         expected = model(ids)
-    _require_equal(_logits(made, ids), expected, "the sliced model differs from the masked one")
+    require_equal(logits(made, ids), expected, "the sliced model differs from the masked one")
     return made
 
 
@@ -102,13 +112,7 @@ def export(sliced_model: Any, folder: str | Path, tokenizer: Any) -> Path:
         NotImplementedError: The architecture fixes the FFN's width (BLOOM: 4 x d_model), so no folder can hold a narrower one.
         ValueError: What was read back gives other logits.
     """
-    from transformers import AutoModelForCausalLM
-
-    folder = Path(folder).expanduser()
-    if not hasattr(tokenizer, "save_pretrained"):
-        raise ValueError(f"a folder needs a tokenizer, got {type(tokenizer).__name__}: pass model.tokenizer")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not an empty folder: choose another")
+    folder = require_new(folder, tokenizer)
     widest = max(ffn_widths(sliced_model))
     config = type(sliced_model.config).from_dict(sliced_model.config.to_dict())
     set_width(config, widest)
@@ -123,19 +127,7 @@ def export(sliced_model: Any, folder: str | Path, tokenizer: Any) -> Path:
     for ffn in ffns(padded):
         change_units(ffn, partial(wider, to=widest))
     padded.generation_config = sliced_model.generation_config
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        place = Path(temporary) / "model"
-        padded.save_pretrained(place)
-        tokenizer.save_pretrained(place)
-        read = AutoModelForCausalLM.from_pretrained(place, dtype=sliced_model.dtype, attn_implementation=kernel)
-        read = read.eval().to(sliced_model.device)
-        ids = _probe(sliced_model)
-        _require_equal(_logits(read, ids), _logits(sliced_model, ids), f"what was written to {folder} reads back wrong")
-        if folder.exists():
-            folder.rmdir()
-        place.rename(folder)
-    return folder
+    return write_folder(padded, folder, tokenizer, equal_to=sliced_model)
 
 
 def tokens_per_second(
@@ -180,23 +172,3 @@ def tokens_per_second(
         speed = tokens.numel() / statistics.median(taken)
         rows.append((name, speed, statistics.median(ratios), min(ratios), max(ratios), rounds))
     return pd.DataFrame(rows, columns=list(TIMES))
-
-
-def _probe(hf_model: Any) -> Int[Tensor, "batch pos"]:
-    """Two short rows of ids, to compare logits on."""
-    ids = (torch.arange(24).reshape(2, 12) * 7) % len(hf_model.get_input_embeddings().weight)
-    return ids.to(hf_model.device)
-
-
-def _logits(hf_model: Any, ids: Int[Tensor, "batch pos"]) -> Tensor:
-    with torch.no_grad():
-        return hf_model(ids, use_cache=False).logits
-
-
-def _require_equal(found: Tensor, expected: Tensor, what: str) -> None:
-    allowed = 5e-2 if expected.dtype in (torch.float16, torch.bfloat16) else _AGREE
-    error = float((found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp_min(1e-12))
-    if not error <= allowed:
-        raise ValueError(
-            f"{what}: logits by {error:.2g} of the largest. Slice outside any edit, with attention='eager', a model whose weights were not replaced"
-        )

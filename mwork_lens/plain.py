@@ -1,4 +1,4 @@
-"""The plain Hugging Face model inside a TransformerLens model, and where its FFNs are: what slicing.py cuts.
+"""The plain Hugging Face model inside a TransformerLens model, where its FFNs are, and its folder: what is cut, trained and exported.
 
 TransformerLens puts hook points into the model it wraps and splits fused q, k and v into copies (BLOOM, NeoX), so Hugging Face's model is made a
 second time, from its configuration, and filled with copies of the weights that run.
@@ -7,14 +7,17 @@ second time, from its configuration, and filled with copies of the weights that 
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from ..sites import blocks
-from ..unwrapped import _plain_name
+from .sites import blocks
+from .unwrapped import plain_name
 
 _LAYOUTS: tuple[tuple[str, ...], ...] = (
     ("gate_proj", "up_proj", "down_proj"),
@@ -28,20 +31,36 @@ _LAYOUTS: tuple[tuple[str, ...], ...] = (
 _WIDTH = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 """What configurations call the width of an FFN."""
 
+_AGREE = 1e-4
+"""Largest difference of logits, in units of the largest logit, in float32; 5e-2 in half precision."""
+
 
 def plain_model(model: Any, attention: str) -> Any:
-    """The Hugging Face model without hook points, with weights of its own."""
+    """The Hugging Face model without hook points, with weights of its own.
+
+    Args:
+        model: What `load_model` returned.
+        attention: Kernel: `eager` is what TransformerLens runs, `sdpa` is faster where Hugging Face has it.
+
+    Raises:
+        NotImplementedError: No Hugging Face model is behind it, or its weights are quantised.
+        ValueError: It lies on several devices, or is offloaded.
+    """
     original = getattr(model, "original_model", None)
     if original is None or getattr(original, "config", None) is None:
         raise NotImplementedError(
-            "only a model with a Hugging Face model behind it can be sliced: use masked() instead"
+            "only a model with a Hugging Face model behind it can be sliced, trained or exported; masks and edits work on any"
         )
     parameters = list(original.parameters())
     if not all(p.is_floating_point() for p in parameters):
-        raise NotImplementedError("quantised weights cannot be sliced: load the model in float32 or bfloat16")
+        raise NotImplementedError(
+            "quantised weights cannot be sliced or trained: load the model in float32 or bfloat16"
+        )
     if len({p.device for p in parameters}) != 1 or parameters[0].is_meta:
-        raise ValueError("a model over several devices, or offloaded, cannot be sliced: load it on one device")
-    state = {_plain_name(name): value for name, value in tensors_of(original).items()}
+        raise ValueError(
+            "a model over several devices, or offloaded, cannot be sliced or trained: load it on one device"
+        )
+    state = {plain_name(name): value for name, value in tensors_of(original).items()}
     config = type(original.config).from_dict(original.config.to_dict())
     config.output_attentions = False  # TransformerLens asks for them, which the fused kernel cannot give
     made = like(original, config, attention)
@@ -179,3 +198,79 @@ def set_width(config: Any, width: int) -> None:
     name = next((name for name in _WIDTH if hasattr(config, name)), None)
     if name is not None:
         setattr(config, name, width)
+
+
+def probe(hf_model: Any) -> Int[Tensor, "batch pos"]:
+    """Two short rows of ids, to compare logits on."""
+    ids = (torch.arange(24).reshape(2, 12) * 7) % len(hf_model.get_input_embeddings().weight)
+    return ids.to(hf_model.device)
+
+
+def logits(hf_model: Any, ids: Int[Tensor, "batch pos"]) -> Tensor:
+    """Of a plain Hugging Face model, without gradients."""
+    with torch.no_grad():
+        return hf_model(ids, use_cache=False).logits
+
+
+def require_equal(found: Tensor, expected: Tensor, what: str) -> None:
+    """Refuse logits that differ by more than rounding explains.
+
+    Raises:
+        ValueError: They do; the message says by how much.
+    """
+    allowed = 5e-2 if expected.dtype in (torch.float16, torch.bfloat16) else _AGREE
+    error = float((found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp_min(1e-12))
+    if not error <= allowed:
+        raise ValueError(
+            f"{what}: logits by {error:.2g} of the largest. Work outside any edit, with attention='eager', on a model whose weights were not replaced"
+        )
+
+
+def require_new(folder: str | Path, tokenizer: Any) -> Path:
+    """The folder a model may be written to.
+
+    Raises:
+        ValueError: No tokenizer that can be written beside it.
+        FileExistsError: The folder holds something.
+    """
+    folder = Path(folder).expanduser()
+    if not hasattr(tokenizer, "save_pretrained"):
+        raise ValueError(f"a folder needs a tokenizer, got {type(tokenizer).__name__}: pass model.tokenizer")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not an empty folder: choose another")
+    return folder
+
+
+def write_folder(hf_model: Any, folder: str | Path, tokenizer: Any, *, equal_to: Any = None) -> Path:
+    """Write a plain Hugging Face model as a folder, which `AutoModelForCausalLM` and `load_model` read.
+
+    It is read back before it gets its name, and its logits compared, so a folder that exists is one that loads.
+
+    Args:
+        hf_model: What is written.
+        folder: A folder that does not exist yet, or is empty.
+        tokenizer: Written beside the model.
+        equal_to: Plain model whose logits the folder must give; default the one that is written.
+
+    Raises:
+        FileExistsError: The folder holds something.
+        ValueError: What was read back gives other logits; no tokenizer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = require_new(folder, tokenizer)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        place = Path(temporary) / "model"
+        hf_model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        kernel = hf_model.config._attn_implementation
+        read = AutoModelForCausalLM.from_pretrained(place, dtype=hf_model.dtype, attn_implementation=kernel)
+        read = read.eval().to(hf_model.device)
+        ids = probe(hf_model)
+        expected = logits(hf_model if equal_to is None else equal_to, ids)
+        require_equal(logits(read, ids), expected, f"what was written to {folder} reads back wrong")
+        if folder.exists():
+            folder.rmdir()
+        place.rename(folder)
+    return folder
