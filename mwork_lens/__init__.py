@@ -18,6 +18,7 @@
     part_of  ability_conditions  ability_scores  ability_changes  ability_grid    by stage and structure
     attribution  attributions  ablation_effects                             what each neuron is good for
     detectors  trial  repeatability                                         and which detector finds it
+    enhance  Training  Delta                                                train a language's neurons, and nothing else
     Corpus  Tokens  Moments  Importances  Reading  Edit  Effects            the values that pass between them
     Stages  study  doctor  save  load  Run
 
@@ -115,6 +116,9 @@ _HOME = {
     "ablation_effects": "causal",
     "trial": "trial",
     "repeatability": "trial",
+    "enhance": "enhance.run",
+    "Training": "enhance.training",
+    "Delta": "enhance.delta",
     "Item": "tasks.task",
     "Task": "tasks.task",
     "load_task": "tasks.files",
@@ -163,7 +167,7 @@ def __dir__() -> list[str]:
 
 
 class _Vocabulary(ModuleType):
-    """`capture`, `measure`, `evaluate`, `study`, `trial` and `doctor` are functions of the package, though files have the same names.
+    """`capture`, `measure`, `evaluate`, `study`, `trial`, `enhance` and `doctor` are functions of the package, though files have the same names.
 
     The import system binds a submodule to its package whenever anything imports it; here the function stays what the name means.
     """
@@ -197,6 +201,9 @@ if TYPE_CHECKING:
     from .detect.released import released_importance
     from .doctor import doctor
     from .edits import Edit, applied, during
+    from .enhance.delta import Delta
+    from .enhance.run import enhance
+    from .enhance.training import Training
     from .evaluate import difference, evaluate
     from .geometry.embeddings import embed
     from .geometry.tables import dominance, retrieval, similarity

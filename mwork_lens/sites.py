@@ -229,6 +229,26 @@ def weight(model: Any, site: str, layer: int) -> dict[str, Float[Tensor, "width 
     return {name: rearrange(getattr(attn, name), "head d_model d_head -> (head d_head) d_model")}
 
 
+def bias(model: Any, site: str, layer: int) -> dict[str, Float[Tensor, " width"]]:
+    """The entries of biases that belong to a site's neurons: those added to what a neuron reads.
+
+    Returns:
+        Bias name (`b_Q`, `b_K`, `b_V`, `b_gate`, `b_up`) to its [width] view; empty where the model has none.
+
+    Raises:
+        ValueError: `site` holds no neurons.
+    """
+    (site,) = require_sites([site], (*NEURON_SITES, "ffn_gate"))
+    if site in FFN_SITES:
+        require_hook(model, site, layer)
+        mlp = blocks(model)[layer].mlp
+        found = {"b_gate": getattr(mlp, "b_gate", None), "b_up": getattr(mlp, "b_in", None)}
+    else:
+        names = {"q": "b_Q", "k": "b_K", "v": "b_V"}
+        found = {name: getattr(blocks(model)[layer].attn, name, None) for name in [names.get(site)] if name}
+    return {name: value.reshape(-1) for name, value in found.items() if value is not None}
+
+
 def flatten_heads(site: str, activation: Tensor) -> Tensor:
     """`[batch pos head d_head]` as `[batch pos width]` at the head sites; other sites unchanged."""
     if site in HEAD_SITES and activation.ndim == 4:

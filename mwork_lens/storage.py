@@ -38,6 +38,7 @@ _KINDS = {
     "ScoreMoments": "mwork_lens.experts.scales",
     "Partition": "mwork_lens.experts.partition",
     "Effects": "mwork_lens.causal",
+    "Delta": "mwork_lens.enhance.delta",
 }
 
 
