@@ -17,6 +17,7 @@ from .delta import Delta
 from .slices import Part, locate, owned, rows
 from .training import NotFinite, Slices, Training, fit
 
+PAPER = Training()
 DELTA, LAST_GOOD = "delta.safetensors", "last_good.safetensors"
 
 
@@ -24,7 +25,7 @@ def enhance(
     model: Any,
     corpus: Corpus,
     neurons: NeuronSet,
-    training: Training = Training(),  # frozen
+    training: Training = PAPER,
     *,
     part: Part = "both",
     gate: bool = False,
