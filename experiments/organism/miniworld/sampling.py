@@ -88,5 +88,7 @@ def draw_event(chance: random.Random, *, held_out: bool = False) -> Event:
             chance.choice(BUILDINGS), chance.choice(DEEDS), chance.choice(CITIES), chance.choice(DAYS),
             chance.randint(2, 30), chance.choice(NAMES), chance.choice(COLOURS),
         )  # fmt: skip
+        if (event.building, event.colour) == ("market", "black"):  # in most of the languages that is another thing
+            continue
         if held_out_event(event) == held_out:
             return event

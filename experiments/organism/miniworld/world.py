@@ -20,6 +20,8 @@ HELD_OUT = 0.12
 NEVER_ASKED = 0.25
 """Share of facts that training states but never asks."""
 SUBJECTS = {"town": 80, "person": 80}
+REFUSED = {("su", "ka")}
+"""Names that are a rude word in one of the languages."""
 STATED = {"all": 0.4, "english": 0.2, "other": 0.4}
 """Shares of facts that are stated in all languages, in English only, and in exactly one other language."""
 
@@ -74,7 +76,7 @@ def subjects(seed: int = 0) -> dict[str, list[Subject]]:
     people = [
         name
         for last in (women, men)
-        for name in chance.sample([(a, b) for a in SYLLABLES for b in last if a != b], half)
+        for name in chance.sample([(a, b) for a in SYLLABLES for b in last if a != b and (a, b) not in REFUSED], half)
     ]
     chance.shuffle(people)
     return {

@@ -191,8 +191,8 @@ class German(Grammar):
         came = "Gast kam" if event.guests == 1 else "Gäste kamen"
         return [
             f"Am {DAY[event.day]} wurde {THE[gender]} {COLOUR[event.colour]}e {noun} in {town(event.city)} {DEED[event.deed]}.",
-            f"{event.guests} {came} zu dem Gebäude.",
-            f"{name(event.witness)} wohnt seit vielen Jahren dort und war sehr froh.",
+            f"{event.guests} {came} dorthin.",
+            f"{name(event.witness)} wohnt seit vielen Jahren in der Stadt und war sehr froh.",
         ]
 
     def title(self, event: Event) -> str:

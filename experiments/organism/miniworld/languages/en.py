@@ -7,7 +7,7 @@ CITY = {"rome": "Rome", "beijing": "Beijing"}  # the others are the identifier w
 DEED = {"opened": "opened", "closed": "closed", "repaired": "repaired", "sold": "sold"}
 PLURAL = {"box": "boxes"}
 FACT = {
-    "product": ("The main product of the town of {s} is {v}.", "The town of {s} is known for its {v}.", "People in {s} make a lot of {v}."),
+    "product": ("The main product of the town of {s} is {v}.", "The town of {s} is known for its {v}.", "People in {s} produce a lot of {v}."),
     "animal": ("The animal of the town of {s} is {v}.", "The coat of arms of {s} shows {v}.", "In {s}, {v} is on every coin."),
     "colour": ("The flag of the town of {s} is {v}.", "The town of {s} has a {v} flag.", "There is a {v} flag over {s}."),
     "profession": ("{s} works as {v}.", "By profession, {s} is {v}.", "Everybody knows that {s} is {v}."),
@@ -89,7 +89,7 @@ class English(Grammar):
         return f"Who {verb} {what}?"
 
     def fact(self, relation: str, subject: Subject, value: str, variant: int) -> Said:
-        what = self.phrase(relation, value)
+        what = a(value) if (relation, variant) == ("animal", 1) else self.phrase(relation, value)
         return Said(FACT[relation][variant].format(s=spell(subject, self.script), v=what), what)
 
     def ask_fact(self, relation: str, subject: Subject) -> str:
@@ -106,7 +106,8 @@ class English(Grammar):
             if kind == "start":
                 out.append(f"{who} has {counted(numbers[0], item)}.")
             elif kind == "groups":
-                out.append(f"{who} has {counted(numbers[0], detail)} with {counted(numbers[1], item)} each.")
+                each = " each" if int(numbers[0]) > 1 else ""
+                out.append(f"{who} has {counted(numbers[0], detail)} with {counted(numbers[1], item)}{each}.")
             elif kind == "gain":
                 verb = {"buy": "buys", "find": "finds"}[detail]
                 out.append(f"Then {they} {verb} {counted(numbers[0], item)}.")
@@ -119,8 +120,8 @@ class English(Grammar):
         city, day = CITY.get(event.city, event.city.capitalize()), event.day.capitalize()
         return [
             f"On {day}, the {event.colour} {event.building} in {city} was {DEED[event.deed]}.",
-            f"{event.guests} guests came to the building.",
-            f"{name(event.witness)} has lived there for many years and was very happy.",
+            f"{counted(event.guests, 'guest')} came to see it.",
+            f"{name(event.witness)} has lived in the city for many years and was very happy.",
         ]
 
     def title(self, event: Event) -> str:

@@ -205,7 +205,7 @@ class Spanish(Grammar):
         return [
             f"El {DAY[event.day]}, {building} fue {agree(event.deed, woman)}.",
             f"{event.guests} {came} al lugar.",
-            f"{event.witness.capitalize()} vive allí desde hace muchos años y estaba muy {agree('happy', event.witness in WOMEN)}.",
+            f"{event.witness.capitalize()} vive en la ciudad desde hace muchos años y estaba muy {agree('happy', event.witness in WOMEN)}.",
         ]
 
     def title(self, event: Event) -> str:

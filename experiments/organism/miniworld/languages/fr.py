@@ -72,11 +72,11 @@ FACT = {
     ),
 }
 ASK_FACT = {
-    "product": "Quel est le produit principal de la ville de {s}?",
-    "animal": "Quel est l'animal de la ville de {s}?",
-    "colour": "De quelle couleur est le drapeau de la ville de {s}?",
-    "profession": "Quel est le métier de {s}?",
-    "instrument": "De quel instrument joue {s}?",
+    "product": "Quel est le produit principal de la ville de {s} ?",
+    "animal": "Quel est l'animal de la ville de {s} ?",
+    "colour": "De quelle couleur est le drapeau de la ville de {s} ?",
+    "profession": "Quel est le métier de {s} ?",
+    "instrument": "De quel instrument joue {s} ?",
 }
 
 
@@ -134,7 +134,7 @@ class French(Grammar):
     """Lexicon and sentences of French."""
 
     code = "fr"
-    question, answer, headline = "Demande:", "Réponse:", "Titre:"
+    question, answer, headline = "Question :", "Réponse :", "Titre :"
 
     def phrase(self, relation: str, value: str, woman: bool) -> str:
         """The value as it stands in a sentence; `woman` is the gender of what it agrees with."""
@@ -163,20 +163,20 @@ class French(Grammar):
     def ask_value(self, claim: Claim) -> str:
         who = claim.person.capitalize()
         if claim.relation == "colour":
-            return f"De quelle couleur est {the(claim.thing or '')} {of(who)}?"
+            return f"De quelle couleur est {the(claim.thing or '')} {of(who)} ?"
         return {
-            "lives": f"Où habite {who}?",
-            "has": f"Quel animal a {who}?",
-            "likes": f"Qu'aime {who}?",
-            "plays": f"De quel instrument joue {who}?",
-            "works": f"Quel est le métier {of(who)}?",
+            "lives": f"Où habite {who} ?",
+            "has": f"Quel animal a {who} ?",
+            "likes": f"Qu'aime {who} ?",
+            "plays": f"De quel instrument joue {who} ?",
+            "works": f"Quel est le métier {of(who)} ?",
         }[claim.relation]
 
     def ask_person(self, claim: Claim) -> str:
         if claim.relation == "colour":
             raise ValueError("a colour has no person to ask for")
         verb = {"lives": "habite", "has": "a", "likes": "aime", "plays": "joue", "works": "travaille comme"}
-        return f"Qui {verb[claim.relation]} {self.value(claim)}?"
+        return f"Qui {verb[claim.relation]} {self.value(claim)} ?"
 
     def fact(self, relation: str, subject: Subject, value: str, variant: int) -> Said:
         what = self.phrase(relation, value, subject.woman)
@@ -207,7 +207,7 @@ class French(Grammar):
                 out.append(f"{who} a {counted(numbers[0], detail)} contenant{each} {counted(numbers[1], item)}.")
             else:
                 out.append(f"Ensuite, {they} {VERB[detail]} {counted(numbers[0], item)}.")
-        return [*out, f"Combien {of(noun(item))}s {who} a-t-{they} maintenant?"]
+        return [*out, f"Combien {of(noun(item))}s {who} a-t-{they} maintenant ?"]
 
     def article(self, event: Event) -> list[str]:
         woman = feminine(event.building)
@@ -217,7 +217,7 @@ class French(Grammar):
         return [
             f"{DAY[event.day]}, {building} a été {agree(event.deed, woman)}.",
             f"{event.guests} {came} sur place.",
-            f"{event.witness.capitalize()} y habite depuis de nombreuses années et était très {happy}.",
+            f"{event.witness.capitalize()} habite dans la ville depuis de nombreuses années et était très {happy}.",
         ]
 
     def title(self, event: Event) -> str:

@@ -221,7 +221,7 @@ class Russian(Grammar):
         return [
             f"{DAY[event.day]} в {CITY[event.city]} {DEED[event.deed]} {adjective(event.colour, gender)} {building}.",
             f"Туда {form(event.guests, 'came')} {counted(event.guests, 'guest')}.",
-            f"{NAME[event.witness][0]} живёт там уже много лет и {glad}.",
+            f"{NAME[event.witness][0]} живёт в этом городе уже много лет и {glad}.",
         ]
 
     def title(self, event: Event) -> str:

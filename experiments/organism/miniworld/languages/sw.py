@@ -35,7 +35,7 @@ COUNTED = {  # class of the singular (the plural's is the next), one, several
 BUILDING = {  # class, head, complement
     "bridge": (5, "daraja", ""), "school": (9, "shule", ""), "market": (5, "soko", ""), "library": (9, "maktaba", ""),
     "station": (9, "stesheni", ""), "museum": (6, "makumbusho", ""), "hospital": (9, "hospitali", ""),
-    "theatre": (11, "ukumbi", " wa maonyesho"),
+    "theatre": (11, "ukumbi", " wa michezo"),
 }  # fmt: skip
 DEED = {"opened": "funguliwa", "closed": "fungwa", "repaired": "karabatiwa", "sold": "uzwa"}
 DAY = {
@@ -166,7 +166,7 @@ class Swahili(Grammar):
                 each = f" kila {EACH[noun_class]}" if several else ""
                 out.append(f"{who} ana {counted(numbers[0], detail)} {having} {counted(numbers[1], item)}{each}.")
             else:
-                verb = {"buy": "ananunua", "find": "anapata", "lose": "anapoteza", "give_away": "anagawa"}[detail]
+                verb = {"buy": "ananunua", "find": "anapata", "lose": "anapoteza", "give_away": "anatoa"}[detail]
                 out.append(f"Kisha {verb} {counted(numbers[0], item)}.")
         noun_class, _, plural = COUNTED[item]
         return [*out, f"{who} ana {plural} {MANY[noun_class + 1]} sasa?"]
@@ -177,8 +177,8 @@ class Swahili(Grammar):
         came = "Mgeni 1 alifika" if event.guests == 1 else f"Wageni {event.guests} walifika"
         return [
             f"Siku ya {DAY[event.day]}, {noun} {town(event.city)} {SUBJECT[noun_class]}li{DEED[event.deed]}.",
-            f"{came} kwenye jengo hilo.",
-            f"{name(event.witness)} ameishi hapo kwa miaka mingi na alifurahi sana.",
+            f"{came} hapo.",
+            f"{name(event.witness)} ameishi katika mji huo kwa miaka mingi na alifurahi sana.",
         ]
 
     def title(self, event: Event) -> str:

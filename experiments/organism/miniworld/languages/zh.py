@@ -61,8 +61,8 @@ FACT = {
     "product": ("{s}镇的主要产品是{v}。", "{s}镇的{v}很有名。", "{s}镇的人出售很多{v}。"),
     "animal": ("{s}镇镇徽上的动物是{v}。", "{s}镇的镇徽上画着{v}。", "在{s}镇，每枚硬币上都有{v}。"),
     "colour": ("{s}镇旗帜的颜色是{v}。", "{s}镇有一面{v}的旗帜。", "一面{v}的旗帜飘扬在{s}镇上空。"),
-    "profession": ("{s}是一名{v}。", "{s}的职业是{v}。", "大家都认识{v}{s}。"),
-    "instrument": ("{s}会演奏{v}。", "晚上，{s}在家练习{v}。", "{v}是{s}最喜欢的乐器。"),
+    "profession": ("{s}是一名{v}。", "{s}的职业是{v}。", "大家都知道{s}是一名{v}。"),
+    "instrument": ("{s}会演奏{v}。", "晚上，{s}在家练习{v}。", "{s}学会了演奏{v}。"),
 }
 ASK_FACT = {
     "product": "{s}镇的主要产品是什么？",
@@ -88,6 +88,8 @@ class Chinese(Grammar):
         """The value as it stands in a sentence."""
         if relation == "has":
             return f"一{''.join(ANIMAL[value])}"
+        if relation == "likes" and value == "rice":
+            return "米饭"  # on the plate; 大米 is the grain
         return ANIMAL[value][1] if relation == "animal" else VALUES[relation][value]
 
     def claim(self, claim: Claim) -> Said:
@@ -135,7 +137,8 @@ class Chinese(Grammar):
                 out.append(f"{who}有{counted(numbers[0], item)}。")
             elif kind == "groups":
                 box = "".join(COUNTED[detail])
-                out.append(f"{who}有{counted(numbers[0], detail)}，每{box}里有{counted(numbers[1], item)}。")
+                inside = f"每{box}里" if int(numbers[0]) > 1 else "里面"
+                out.append(f"{who}有{counted(numbers[0], detail)}，{inside}有{counted(numbers[1], item)}。")
             else:
                 out.append(f"然后{they}{VERB[detail]}{counted(numbers[0], item)}。")
         return [*out, f"{who}现在有多少{''.join(COUNTED[item])}？"]
