@@ -208,8 +208,16 @@ def _per_document(
     keep = tokens.keep.cpu()
     found = torch.nn.functional.one_hot(labels.labels[reading.tokens], len(labels.names)).sum(dim=3).double()
     counts = (found * keep[None, :, :, None]).sum(2).transpose(0, 1)
+    return counts.numpy(), *document_masses(reading, tokens)
+
+
+def document_masses(
+    reading: Reading, tokens: Tokens
+) -> tuple[Float[np.ndarray, "doc layer lang"], Float[np.ndarray, " doc"]]:
+    """Per document: probability mass of each language at each state, summed over kept positions, and how many those are."""
+    keep = tokens.keep.cpu()
     masses = (reading.languages.double() * keep[None, :, :, None]).sum(2).transpose(0, 1)
-    return counts.numpy(), masses.numpy(), keep.sum(1).double().numpy()
+    return masses.numpy(), keep.sum(1).double().numpy()
 
 
 def _table(
