@@ -24,7 +24,7 @@ from ..tasks.likelihood import logp
 from .pairs import Alignment, Pair, Prepared, prepare
 
 ROWS = ("pair", "source", "target", "site", "layer", "head", "position", "candidate", "logp", "unpatched", "given")
-"""Columns of `patching_scores`: `position` is the target's, or `all`; `unpatched` scores the candidate behind the target, `given` behind the source."""
+"""Columns of `patching_scores`: `position` is the target's or `all`; `unpatched` is the candidate behind the target, `given` behind the source."""
 
 
 def patching_scores(

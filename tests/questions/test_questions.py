@@ -94,7 +94,7 @@ def test_the_onset_is_the_first_state_after_which_english_never_leads(rows):
 
 def test_onsets_of_a_model_are_read_off_its_lens():
     model = mw.load_model(hf_model("llama"), tokenizer=tokenizer())
-    labels = TokenLanguages(torch.arange(97) % 2, ("en", "xx"), "counts")  # even tokens are English
+    labels = TokenLanguages(("en", "xx"), torch.arange(97) % 2, "counts")  # even tokens are English
     texts = {"en": mw.Corpus("en", ("w0 w2",)), "xx": mw.Corpus("xx", ("w1 w3 w5 w7", "w9 w11", "w13 w1 w7"))}
     rows = onsets(model, texts, identify=labels, progress=False)
     assert list(rows["language"]) == ["xx"] * 3

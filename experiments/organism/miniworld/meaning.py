@@ -40,7 +40,10 @@ RELATIONS = {
 
 # what the world knows of invented towns and people: the relation, the kind of subject, the values
 FACTS = {
-    "product": ("town", tuple(food for food in FOODS if food != "cake")),  # the main product of the town; one says "cakes" of those
+    "product": (
+        "town",
+        tuple(food for food in FOODS if food != "cake"),
+    ),  # the main product of the town; one says "cakes" of those
     "animal": ("town", ANIMALS),  # the animal in the town's coat of arms
     "colour": ("town", COLOURS),  # the colour of the town's flag
     "profession": ("person", PROFESSIONS),
