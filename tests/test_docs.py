@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+import mwork_lens as mw
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -67,6 +70,31 @@ def test_the_example_of_facts_runs():
     assert len(names["known"]) == 5 * 3 * 2
     assert names["neurons"].top == 50
     assert {"prediction", "transferred"} <= set(names["truth"]["analysis"])
+
+
+@pytest.mark.filterwarnings("ignore:.*tokens|.*were truncated")
+def test_the_example_of_enhancement_runs(tmp_path, monkeypatch, polyglot):
+    (code,) = blocks("methods/enhance.md")
+    mask = torch.zeros(8, 344, dtype=torch.bool)
+    mask[:, ::20] = True
+    names: dict = {"mw": mw, "model": polyglot, "neurons": {"ru": mw.NeuronSet({"ffn": mask})}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    exec(compile(code, "docs", "exec"), names)
+    assert names["delta"].changed > 0.9 * names["delta"].size
+    assert (tmp_path / "runs" / "ru-model" / "config.json").is_file()
+
+
+def test_the_examples_of_patching_and_questions_run(monkeypatch, capsys):
+    names: dict = {"mw": mw, "model": mw.load_model("organism")}
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    for page in ("patching", "questions"):
+        (code,) = blocks(f"methods/{page}.md")
+        exec(compile(code.replace("limit=24", "limit=6"), "docs", "exec"), names)
+    assert len(names["rows"]) == 8 * 3
+    assert set(names["table"]["language"]) == {"de", "zh"}
+    assert set(names["easier"]["language"]) == {"de", "zh"}
+    assert "probability" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))

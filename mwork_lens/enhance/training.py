@@ -103,7 +103,9 @@ def fit(
     }
     with TemporaryDirectory() as temporary:
         place = Path(temporary) if out is None else out / "checkpoints"
-        trainer = _trainer(module, plain, model, encoded, training, texts, place, progress)
+        trainer = _trainer(
+            module, plain, model, encoded, training, texts, place, keep=out is not None, progress=progress
+        )
         last = get_last_checkpoint(str(place)) if place.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
         if not all(bool(torch.isfinite(p).all()) for p in module.parameters() if p.requires_grad):
@@ -144,7 +146,7 @@ class Slices(nn.Module):
 
 def _trainer(
     module: nn.Module, plain: Any, model: Any, encoded: list[list[int]], training: Training, texts: Mapping[str, list[Tokens]],
-    place: Path, progress: bool,
+    place: Path, *, keep: bool, progress: bool,
 ) -> Any:  # fmt: skip
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -199,8 +201,8 @@ def _trainer(
         output_dir=str(place), per_device_train_batch_size=training.batch, gradient_accumulation_steps=training.accumulation,
         learning_rate=training.rate, num_train_epochs=training.epochs, lr_scheduler_type=training.schedule, warmup_steps=training.warmup,
         weight_decay=training.weight_decay, max_grad_norm=training.clip, seed=training.seed, data_seed=training.seed,
-        logging_steps=1, save_strategy="steps", save_steps=training.save_every, save_total_limit=1, eval_strategy="no", report_to="none",
-        disable_tqdm=not progress, use_cpu=plain.device.type == "cpu", dataloader_pin_memory=False, remove_unused_columns=False,
+        logging_steps=1, save_strategy="steps" if keep else "no", save_steps=training.save_every, save_total_limit=1, eval_strategy="no",
+        report_to="none", disable_tqdm=not progress, use_cpu=plain.device.type == "cpu", dataloader_pin_memory=False, remove_unused_columns=False,
         logging_nan_inf_filter=False,
     )  # fmt: skip
     data: Any = [{"ids": ids} for ids in encoded]

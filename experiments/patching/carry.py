@@ -1,0 +1,154 @@
+"""From which layer on does an answer carry over from one language to another, while the output's language stays?
+
+    python experiments/patching/carry.py [--model organism] [--task organism/cloze] [--pairs 40] [--out runs/carry] [--smoke]
+
+An English prompt about one thing gives its state at the last position to a prompt in another language about another thing, one layer at a time.
+Four answers are scored behind the receiving prompt: the content of the source or of the target, in English or in the target's language. If the
+middle layers hold a content without a language (the paper's task-solving in English, or anything shared), patching there gives the *source's
+content in the target's language*; patching late gives the source's answer as it is, in English. Controls: the other direction (a state of another
+language in an English prompt), the same language on both sides (content carries, language cannot change), and an English prompt of another relation,
+whose content does not fit: it can bring a language and no answer.
+
+Only facts stated in every language are used, and pairs whose four answers differ. Writes RESULTS/carry.csv (every layer), carry.json, carry.svg.
+"""
+
+# pandas types a column as anything it might be
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import mwork_lens as mw
+from mwork_lens.patching import Pair, carried, patching_scores
+from mwork_lens.storage import Run, write_json, write_text
+
+NAMES = (
+    "source content, target language",
+    "source content, source language",
+    "target content, target language",
+    "target content, source language",
+)
+
+
+def main() -> None:
+    """Pair, patch, write."""
+    given = parse()
+    started = time.time()
+    model = mw.load_model(given.model)
+    task = mw.load_task(given.task).where(lambda item: item.meta.get("stated") == "all")
+    languages = [x for x in (given.languages or task.languages) if x != "en"]
+    tables = []
+    for language in languages:
+        for setting, source, target, crossed in (
+            ("from English", "en", language, False), ("to English", language, "en", False), ("same language", language, language, False),
+            ("another relation", "en", language, True),
+        ):  # fmt: skip
+            pairs = pairs_of(task, source, target, given.pairs, given.seed, crossed=crossed)
+            rows = patching_scores(model, pairs, given.site, at="last", size=16, progress=False)
+            names = NAMES if source != target else (NAMES[0], NAMES[2])
+            tables.append(carried(rows, names, seed=given.seed).assign(setting=setting, language=language))
+            print(f"{setting}, {language}: {len(pairs)} pairs, {time.time() - started:.0f} s", flush=True)
+    table = pd.concat(tables, ignore_index=True)
+    findings = summary(table)
+    given.results.mkdir(parents=True, exist_ok=True)
+    write_text(given.results / "carry.csv", table.round(5).to_csv(index=False))
+    run = Run(
+        "experiments/patching/carry", {k: str(v) for k, v in vars(given).items()}, mw.describe(model), seed=given.seed
+    )
+    record = {"findings": findings, "seconds": round(time.time() - started), "run": run.to_json()}
+    write_json(given.results / "carry.json", record)
+    draw(table[table["setting"] == "from English"], given.results / "carry.svg")
+    print(json.dumps(findings, indent=1))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="organism")
+    parser.add_argument(
+        "--task", default="organism/cloze", help="a task with parallel items; a file, or an embedded one"
+    )
+    parser.add_argument("--languages", nargs="+", help="besides English; default all of the task")
+    parser.add_argument("--site", default="resid_post")
+    parser.add_argument("--pairs", type=int, default=40, help="per language and setting")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/carry"))
+    parser.add_argument("--results", type=Path, help="default OUT/results")
+    parser.add_argument("--smoke", action="store_true", help="two languages, four pairs")
+    given = parser.parse_args()
+    given.results = given.results or given.out / "results"
+    if given.smoke:
+        given.languages, given.pairs = given.languages or ["de", "zh"], 4
+    return given
+
+
+def pairs_of(task: mw.Task, source: str, target: str, count: int, seed: int, *, crossed: bool) -> list[Pair]:
+    """Random pairs of facts of one relation (or of two: `crossed`), with the four answers, all different."""
+    theirs, mine = ({item.id: item for item in task.of(language)} for language in (source, target))
+    chance, found = random.Random(f"{seed}-{source}-{target}-{crossed}"), {}
+    known = sorted(set(theirs) & set(mine))
+    for _ in range(100 * count):
+        a, b = chance.sample(known, 2)
+        if (theirs[a].meta["relation"] == mine[b].meta["relation"]) == crossed:
+            continue
+        answers = (mine[a], theirs[a], mine[b], theirs[b]) if source != target else (mine[a], mine[b])
+        names = NAMES if source != target else (NAMES[0], NAMES[2])
+        candidates = {name: item.answers[0] for name, item in zip(names, answers, strict=True)}
+        if len(set(candidates.values())) == len(candidates):
+            found[a, b] = Pair(theirs[a], mine[b], candidates)
+        if len(found) == count:
+            break
+    if not found:
+        raise SystemExit(f"no pair of facts of {source!r} and {target!r} has four different answers: check --task")
+    return list(found.values())
+
+
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """Per setting and language: the layer where the source's content is likeliest in the target's language, and how likely."""
+    found: dict[str, Any] = {}
+    for (setting, language), part in table.groupby(["setting", "language"], sort=False):
+        wide = part.pivot(index="layer", columns="candidate", values="likeliest")
+        best = int(wide[NAMES[0]].idxmax())
+        row = part[(part["candidate"] == NAMES[0]) & (part["layer"] == best)].iloc[0]
+        found[f"{setting}, {language}"] = {
+            "layer": best, "share of pairs": [round(float(row[x]), 3) for x in ("likeliest", "likeliest_low", "likeliest_high")],
+            "pairs": int(row["pairs"]), "unpatched": round(float(row["unpatched"]), 3),
+            "source language at the last layer": round(float(wide[NAMES[1]].iloc[-1]), 3) if NAMES[1] in wide else None,
+        }  # fmt: skip
+    return found
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Share of pairs in which each answer is the likeliest, over layers; one panel a language."""
+    from mwork_lens.plots.style import house_style, make_figure, write_svg
+
+    colours = dict(zip(NAMES, ("#009E73", "#D55E00", "#444444", "#999999"), strict=True))
+    languages = list(dict.fromkeys(table["language"]))
+    with house_style():
+        figure = make_figure(1.2 + 1.5 * len(languages), 2.8)
+        panels = figure.subplots(1, len(languages), sharey=True, squeeze=False)[0]
+        for panel, language in zip(panels, languages, strict=True):
+            for name, colour in colours.items():
+                part = table[(table["language"] == language) & (table["candidate"] == name)].sort_values("layer")
+                panel.fill_between(
+                    part["layer"], part["likeliest_low"], part["likeliest_high"], color=colour, alpha=0.15, linewidth=0
+                )
+                panel.plot(part["layer"], part["likeliest"], color=colour, marker="o", markersize=3, label=name)
+            panel.set_title(language)
+            panel.set_xlabel("layer patched")
+            panel.set_ylim(-0.02, 1.02)
+        panels[0].set_ylabel("share of pairs")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        write_svg(figure, path)
+
+
+if __name__ == "__main__":
+    main()
