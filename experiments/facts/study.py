@@ -165,7 +165,9 @@ def units(
     )
     counts = found.bins(min(16, width))
     tables["bins"] = pd.DataFrame(counts, columns=[f"bin_{i}" for i in range(counts.shape[1])])
-    tables["cuts"] = null_cuts(found, seed=a.seed)
+    cuts = null_cuts(found, seed=a.seed).dropna(subset=["cut"])
+    cuts = cuts.assign(high=cuts["overlap"] >= cuts["cut"], queries=1).groupby(["relation", "others"], as_index=False)
+    tables["cuts"] = cuts.agg({"overlap": "mean", "median": "mean", "cut": "mean", "high": "mean", "queries": "sum"})
     tables["refused"] = found.refused
     figures["similarity"] = language_heatmap(
         alike.matrix, label=f"overlap of the top {a.top} units", chance=alike.chance

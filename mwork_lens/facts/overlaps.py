@@ -2,10 +2,14 @@
 
     similarity(a, b) = mean over the facts that have neurons in both of J(top_a, top_b)
     chance           = E[J] of two random sets of `top` of `units`: sum_k P(k) k / (2 top - k), P hypergeometric   (.0007 for 50 of 36,864)
-    null             = J(top_a(f), top_b(g)) of DIFFERENT facts f, g of one relation in different languages a, b
+    overlap of f     = mean over b in B of J(top_a(f), top_b(f)),     B: the other languages in which f has neurons
+    its null         = mean over b in B of J(top_a(f), top_b(g_b)),   g_b: ANOTHER fact of the relation, drawn at random from those of b
 
 Random sets are far below anything measured, because units that vary much are chosen for many facts. The null has all that facts of a relation
-have in common, and lacks the fact itself: overlap that at most 5 % of it reach is called high (ours; the paper gives no cut).
+have in common, and lacks the fact itself: overlap that at most 5 % of it reach is called high (ours; the paper gives no cut). It is drawn for each
+query, with the query's own neurons and languages: a mean over many languages varies less than one over few, and related languages overlap on
+everything. A draw takes the same other fact in every language of B that has it: what languages of B have in common on a fact stays together, and
+a mean over them varies as it does for f.
 
 Reference: Zhao, Yoshinaga & Oba 2024 (arXiv 2403.05189), section 5. The released mean over language pairs includes the zero diagonal of its
 matrix (.246 for mBERT); without it, as here, it is .255.
@@ -26,8 +30,8 @@ from .sharing import off_diagonal_mean
 
 OVERLAPS = ("relation", "fact", "a", "b", "overlap")
 """Columns of `fact_overlaps`: one row a fact and unordered pair of languages."""
-CUTS = ("relation", "cut", "median", "pairs")
-"""Columns of `null_cuts`."""
+CUTS = ("language", "relation", "fact", "others", "overlap", "cut", "median")
+"""Columns of `null_cuts`: one row a query whose fact has neurons in `others` >= 1 other languages."""
 
 QUANTILE = 0.95
 _ENOUGH = 20
@@ -141,33 +145,32 @@ def neuron_similarity(
 
 
 def null_cuts(
-    neurons: Any, *, quantile: float = QUANTILE, top: int | None = None, draws: int = 10_000, seed: int = 0
+    neurons: Any, *, quantile: float = QUANTILE, top: int | None = None, draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """The overlap above which a fact counts as kept in the same neurons, per relation.
+    """Of every query, its mean overlap with the other languages, and the value from which on that is more than other facts would have.
 
     Args:
         neurons: `FactNeurons`.
-        quantile: Of the overlaps of different facts of the relation in different languages.
+        quantile: Of the same mean with other facts of the relation in the other languages.
         top: Use only the best so many.
-        draws: At most so many pairs per relation, drawn at random (with replacement) where there are more.
+        draws: Of other facts, per relation.
         seed: Of the draws.
 
     Returns:
-        Columns `CUTS`; cut and median are nan for a relation with fewer than 20 pairs.
+        Columns `CUTS`. Cut and median are nan where fewer than 20 choices of other facts were drawn: 5 % of them is no number.
 
     Raises:
-        ValueError: A quantile outside (0, 1), or what `fact_overlaps` refuses.
+        ValueError: A quantile outside (0, 1), fewer than 20 draws, or what `fact_overlaps` refuses.
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile} must lie between 0 and 1")
+    if draws < _ENOUGH:
+        raise ValueError(f"draws={draws} of other facts make no null: give at least {_ENOUGH}")
     table, top = _held(neurons, top, None)
     rng = np.random.default_rng(seed)
-    rows = []
+    rows: list[tuple] = []
     for relation, part in table.groupby("relation", sort=False):
-        values = _null(part, top, draws, rng)
-        enough = len(values) >= _ENOUGH
-        cut, median = (upper_cut(values, quantile), float(np.median(values))) if enough else (np.nan, np.nan)
-        rows.append((relation, cut, median, len(values)))
+        rows += _relation_cuts(str(relation), part, top, quantile, rng, draws)
     return pd.DataFrame(rows, columns=list(CUTS))
 
 
@@ -182,25 +185,55 @@ def upper_cut(values: np.ndarray, quantile: float) -> float:
     return float(rare[0]) if len(rare) else float(np.nextafter(distinct[-1], np.inf))
 
 
-def _null(part: pd.DataFrame, top: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def _relation_cuts(
+    relation: str, part: pd.DataFrame, top: int, quantile: float, rng: np.random.Generator, draws: int
+) -> list[tuple]:
+    """Rows of `null_cuts`. A draw puts the facts in an order; g_b is the first of it in b that is not f."""
+    from scipy.sparse import csr_array
+
+    codes, names = part["fact"].factorize()
     units = np.stack([np.asarray(u, dtype=np.int64)[:top] for u in part["units"]])
-    fact, language = (part[name].factorize()[0] for name in ("fact", "language"))
-    n = len(part)
-    if n * (n - 1) // 2 <= 4 * draws:
-        i, j = np.triu_indices(n, 1)
-    else:
-        i, j = rng.integers(n, size=4 * draws), rng.integers(n, size=4 * draws)
-    usable = (fact[i] != fact[j]) & (language[i] != language[j])
-    i, j = i[usable], j[usable]
-    if len(i) > draws:
-        chosen = rng.choice(len(i), draws, replace=False)
-        i, j = i[chosen], j[chosen]
-    found = np.empty(len(i))
-    for at in range(0, len(i), 256):
-        a, b = units[i[at : at + 256]], units[j[at : at + 256]]
-        both = (a[:, :, None] == b[:, None, :]).sum((1, 2))
-        found[at : at + 256] = both / (2 * top - both)
-    return found
+    languages = list(dict.fromkeys(part["language"]))
+    of = part["language"].to_numpy()
+    order = rng.random((draws, len(names)))
+    mark = rng.integers(1, 2**62, len(names))  # the sum of random marks tells choices of other facts apart
+    facts, sets, row, first, second = {}, {}, {}, {}, {}
+    for x in languages:
+        held = codes[of == x]
+        start = np.arange(len(held) + 1) * top
+        size = (len(held), int(units.max()) + 1)
+        facts[x], row[x] = held, np.full(len(names), -1)
+        sets[x] = csr_array((np.ones(len(held) * top), units[of == x].ravel(), start), shape=size)
+        row[x][held] = np.arange(len(held))
+        best = held[order[:, held].argsort(1)[:, :2]]
+        first[x], second[x] = best[:, 0], best[:, -1]
+    rows = []
+    for a in languages:
+        shape = (len(facts[a]), draws)
+        others, own, null, chosen = np.zeros(shape[0], int), np.zeros(shape[0]), np.zeros(shape), np.zeros(shape, int)
+        for number, b in enumerate(languages):
+            mine = np.flatnonzero(row[b][facts[a]] >= 0)
+            if a == b or not len(mine):
+                continue
+            here, there = sets[a][mine], sets[b][row[b][facts[a][mine]]]
+            others[mine] += 1
+            own[mine] += _jaccard(np.asarray((here * there).sum(1)), top)
+            taken = facts[a][mine][:, None] == first[b][None]  # f itself comes first there: the next one then
+            one, two = ((here @ sets[b][row[b][g]].T).toarray() for g in (first[b], second[b]))
+            null[mine] += _jaccard(np.where(taken, two, one), top)
+            chosen[mine] += np.where(taken, mark[second[b]], mark[first[b]]) * (2 * number + 1)
+            if len(facts[b]) < 2:  # there is no other fact
+                null[mine] = np.nan
+        for i in np.flatnonzero(others):
+            values = null[i] / others[i]
+            enough = np.isfinite(values).all() and len(np.unique(chosen[i])) >= _ENOUGH
+            cut, median = (upper_cut(values, quantile), float(np.median(values))) if enough else (np.nan, np.nan)
+            rows.append((a, relation, names[facts[a][i]], int(others[i]), own[i] / others[i], cut, median))
+    return rows
+
+
+def _jaccard(both: np.ndarray, top: int) -> np.ndarray:
+    return both / (2 * top - both)
 
 
 def _held(neurons: Any, top: int | None, languages: Sequence[str] | None) -> tuple[pd.DataFrame, int]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mwork_lens.facts.overlaps import chance_overlap, fact_overlaps, neuron_similarity, null_cuts, upper_cut
+from mwork_lens.facts.overlaps import CUTS, chance_overlap, fact_overlaps, neuron_similarity, null_cuts, upper_cut
 from mwork_lens.facts.probeless import NEURONS, FactNeurons
 
 
@@ -48,11 +48,65 @@ def test_random_neurons_overlap_by_chance_and_shared_ones_above_the_null() -> No
     plain, planted = (neuron_similarity(drawn(0, shared=share, facts=200)) for share in (0.0, 0.6))
     assert plain.mean == pytest.approx(plain.chance, abs=0.005)
     assert planted.mean > 5 * planted.chance
-    neurons = drawn(1, shared=0.6, facts=100)
-    cut = null_cuts(neurons)["cut"].iloc[0]
-    assert (fact_overlaps(neurons)["overlap"] >= cut).mean() == 1
-    control = drawn(2, facts=100)
-    assert (fact_overlaps(control)["overlap"] >= null_cuts(control)["cut"].iloc[0]).mean() <= 0.07
+
+
+def labelled(languages: int, facts: int, *, alike: int = 0, common: int = 0, seed: int = 0) -> pd.DataFrame:
+    """Cuts of random neurons. Units differ in how often they are chosen. All languages have `alike` units in common on a fact, or, all but the
+    first, `common`."""
+    rng = np.random.default_rng(seed)
+    weight = rng.random(100) ** 2
+    units = {}
+    for f in range(facts):
+        core = rng.choice(100, 10, replace=False)
+        for number in range(languages):
+            kept = core[: alike or (common if number else 0)]
+            free = np.setdiff1d(np.arange(100), kept)
+            rest = rng.choice(free, 10 - len(kept), replace=False, p=weight[free] / weight[free].sum())
+            units[f"x{number}", "r", f"f{f}"] = [*map(int, kept), *map(int, rest)]
+    return null_cuts(made(units), seed=seed)
+
+
+@pytest.mark.parametrize("others", [1, 2, 3, 7])
+def test_the_cut_is_reached_by_5_percent_of_the_null_for_any_number_of_languages(others: int) -> None:
+    tables = [labelled(others + 1, 150, seed=seed) for seed in range(4)]
+    table = pd.concat(tables)
+    assert (table["others"] == others).all()
+    rate = (table["overlap"] >= table["cut"]).mean()
+    assert (0.01 if others == 1 else 0.025) < rate < 0.075  # a single overlap takes few values: ties count against it
+    found = labelled(others + 1, 60, alike=5)
+    assert (found["overlap"] >= found["cut"]).mean() > 0.95
+    weak = labelled(others + 1, 150, alike=2)
+    assert (weak["overlap"] >= weak["cut"]).mean() > 0.25
+    # the first language has nothing in common with the others, which are alike: that does not make it shared
+    apart = pd.concat([labelled(others + 1, 150, common=7, seed=seed) for seed in range(4)])
+    apart = apart[apart["language"] == "x0"]
+    assert (apart["overlap"] >= apart["cut"]).mean() == pytest.approx(0.05, abs=0.03)
+
+
+def test_cuts_equal_sets_written_out() -> None:
+    """Every draw of other facts is one of those there are, and the overlap is the mean over the languages that have the fact."""
+    neurons = drawn(5, shared=0.3, facts=25)
+    keep = ~((neurons.table["language"] == "ja") & (neurons.table["fact"] == "f3"))
+    neurons = made({(r.language, r.relation, r.fact): r.units for r in neurons.table[keep].itertuples()})
+    held = {(r.language, r.fact): set(r.units) for r in neurons.table.itertuples()}
+    cuts = null_cuts(neurons, draws=400)
+    assert tuple(cuts.columns) == CUTS
+
+    def jaccard(a: set[int], b: set[int]) -> float:
+        return len(a & b) / len(a | b)
+
+    for row in cuts.itertuples():
+        others = [x for x in ("en", "de", "ja") if x != row.language and (x, row.fact) in held]
+        assert row.others == len(others) == (1 if row.fact == "f3" else 2)
+        mine = held[row.language, row.fact]
+        assert row.overlap == pytest.approx(np.mean([jaccard(mine, held[x, row.fact]) for x in others]))
+        if row.fact != "f3":
+            null = [
+                np.mean([jaccard(mine, held[x, g]) for x in others])
+                for g in (f"f{i}" for i in range(25) if i != 3)
+                if g != row.fact
+            ]
+            assert row.median == pytest.approx(np.median(null), abs=0.06)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.sampled_from([0.5, 0.9, 0.95]))
@@ -88,7 +142,11 @@ def test_chance_is_that_of_drawn_sets_and_of_the_paper() -> None:
 def test_too_few_facts_have_no_cut_and_bad_questions_no_answer() -> None:
     few = drawn(0, facts=2)
     assert null_cuts(few)["cut"].isna().all()
-    assert null_cuts(drawn(0, facts=20), draws=100)["pairs"].tolist() == [100]
+    assert null_cuts(drawn(0, facts=20))["cut"].isna().all()  # 19 other facts
+    assert null_cuts(drawn(0, facts=30))["cut"].notna().all()
+    assert null_cuts(drawn(0, facts=1))["cut"].isna().all()
+    with pytest.raises(ValueError, match="draws=19 of other facts make no null"):
+        null_cuts(few, draws=19)
     with pytest.raises(ValueError, match="quantile=1"):
         null_cuts(few, quantile=1.0)
     with pytest.raises(ValueError, match="top=11, and 10"):
