@@ -20,6 +20,7 @@ from mwork_lens.plots import (
     token_curves,
     type_bars,
 )
+from mwork_lens.plots.style import log_axis, plain_number
 
 LANGUAGES = ["en", "de", "fr", "ru", "zh"]
 
@@ -65,7 +66,7 @@ def test_factors_are_drawn_with_their_correlations():
     axes = factor_scatter(table, found, factor="pages", log=True)
     assert axes.get_xscale() == "log"
     logarithmic = found[found["scale"] == "log"].iloc[0]
-    assert f"pearson {logarithmic['r']:.2f} [" in axes.get_title(loc="left").replace("−", "-")
+    assert f"pearson of log pages {logarithmic['r']:.2f} [" in axes.get_title(loc="left").replace("−", "-")
     assert "spearman" in axes.get_title(loc="left")
     assert axes.get_title(loc="left").endswith("n = 5")
     raw = found[(found["scale"] == "raw") & (found["method"] == "pearson")].iloc[0]
@@ -77,6 +78,35 @@ def test_factors_are_drawn_with_their_correlations():
         factor_scatter(table.assign(pages=[1, 0, 1, 1, 1]), factor="pages", log=True)
     with pytest.raises(ValueError, match="the factor table lacks area"):
         factor_scatter(table, factor="area")
+
+
+@pytest.mark.parametrize("top", [3, 30, 5e9])
+def test_numbers_of_logarithmic_axes_are_plain(top):
+    figure = Figure()
+    for place, which in ((1, "x"), (2, "y")):
+        axes = figure.add_subplot(1, 2, place)
+        axes.plot([1.2, top], [1.2, top])
+        log_axis(axes, which)
+    drawn = svg(figure)
+    assert "mathdefault" not in drawn
+    assert (">2<" in drawn) == (top < 100)
+    table = precisions()[lambda t: t["metric"] == "full"].assign(pages=np.geomspace(1.2, top, 5))
+    assert "mathdefault" not in svg(factor_scatter(table, factor="pages", log=True).figure)
+
+
+def test_names_of_points_that_lie_together_are_moved_apart():
+    table = precisions()[lambda t: t["metric"] == "full"].assign(pages=7.0, precision=0.2)
+    places = [text.get_position() for text in factor_scatter(table, factor="pages").texts]
+    assert len(set(places)) == len(LANGUAGES)
+    apart = factor_scatter(table.assign(pages=[1, 2, 3, 4, 5]), factor="pages").texts
+    assert len({text.get_position() for text in apart}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.5, "0.5"), (1.0, "1"), (20000.0, "20,000"), (2e7, "2e+07"), (0.001, "0.001")]
+)
+def test_plain_numbers(value, said):
+    assert plain_number(value) == said
 
 
 def test_curves_of_tokens_are_the_shares():
@@ -102,7 +132,7 @@ def test_the_heat_map_stands_in_the_order_of_the_tree_and_parts_the_groups():
     assert (blank == np.eye(5, dtype=bool)).all()
     np.testing.assert_allclose(drawn[~blank], matrix.loc[list(found.order), list(found.order)].to_numpy()[~blank])
     assert len(axes.lines) == 2 * 2  # three groups, two borders each way
-    assert axes.get_xlabel() == "by chance 0.0123"
+    assert axes.get_xlabel() == "by chance 0.0123; beige: a language with itself"
     assert len(axes.texts) == 20
     plain = language_heatmap(matrix, label="Jaccard")
     assert texts(plain.get_xticklabels()) == LANGUAGES
@@ -114,6 +144,7 @@ def test_unknown_pairs_are_blank_and_other_languages_are_refused():
     matrix.loc["en", "zh"] = matrix.loc["zh", "en"] = np.nan
     blank = np.ma.getmaskarray(language_heatmap(matrix, label="").collections[0].get_array())
     assert blank.sum() == 5 + 2
+    assert language_heatmap(matrix, label="").get_xlabel() == "beige: a language with itself, or no fact in both"
     with pytest.raises(ValueError, match="same ones in rows and columns"):
         language_heatmap(matrix.iloc[:3], label="")
     with pytest.raises(ValueError, match=r"the matrix is of en, de, fr, ru: cluster this one"):
@@ -124,7 +155,7 @@ def test_bins_are_layers_by_parts():
     counts = np.arange(12).reshape(3, 4)
     axes = bins_heatmap(counts, width=10)
     np.testing.assert_array_equal(np.asarray(axes.collections[0].get_array()).reshape(3, 4), counts)
-    assert axes.get_xlabel() == "bin of 3 units, side by side"
+    assert axes.get_xlabel() == "bin of 2 or 3 units, side by side"
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         bins_heatmap([1, 2, 3])
 

@@ -41,13 +41,13 @@ def looks(log: Path) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Loss, and answers: English drawn through, the mean of the others dashed."""
-    from mwork_lens.plots.style import house_style, make_figure, write_svg
+    from mwork_lens.plots.style import house_style, log_axis, make_figure, write_svg
 
     with house_style():
         figure = make_figure(9.0, 3.0)
         left, right = figure.subplots(1, 2)
         left.plot(table["step"], table["loss"], color="#222222")
-        left.set_yscale("log")
+        log_axis(left, "y")
         left.set_title("training loss, nats (weighted)")
         for kind, colour in COLOURS.items():
             right.plot(table["step"], table[f"{kind}, English"], color=colour, label=kind)

@@ -31,8 +31,12 @@ def predictions_of(folder: Path, metric: str | None) -> tuple[Any, Any, str]:
     return load(path), of, metric or of.get("parameters", {}).get("metric", "full")
 
 
-def neurons_of(folder: Path) -> Any:
-    """What `neurons` found, or None."""
+def neurons_of(folder: Path, metric: str) -> Any:
+    """What `neurons` found, or None.
+
+    Raises:
+        ValueError: It was of the facts that another metric says are known.
+    """
     import pandas as pd
 
     from ..facts.probeless import FactNeurons
@@ -41,6 +45,11 @@ def neurons_of(folder: Path) -> Any:
     if not (folder / NEURONS).is_file():
         return None
     of = load_run(folder / NEURONS)
+    if (other := of["parameters"]["metric"]) != metric:
+        raise ValueError(
+            f"{folder / NEURONS} holds neurons of the facts known by {other!r}, and the metric here is {metric!r}: give --metric {other}, "
+            f"or run `mwork-lens facts neurons --metric {metric}` first"
+        )
     layers, width = of["parameters"]["shape"]
     return FactNeurons(
         load(folder / NEURONS),
@@ -116,6 +125,18 @@ def sources_of(corpora: str, languages: Any) -> dict[str, Any]:
     return found
 
 
+def warn_of_strangers(found: Any, share: float = 0.05) -> None:
+    """Warn of corpora that hold almost none of the subjects of their language: a fact that is absent there says nothing."""
+    searched = found[found["searchable"].astype(bool)]
+    for language, part in searched.groupby("language", sort=False):
+        held = int((part["subject"] > 0).sum())
+        if held < share * len(part):
+            warn(
+                f"the corpus of {language} holds the subjects of {held} of {len(part)} facts: is it in that language, and about these things? "
+                "That a fact is absent there says little"
+            )
+
+
 def _files(folder: Path, language: str) -> list[Path]:
     own = [folder / f"{language}{ending}" for ending in ENDINGS]
     within = sorted((folder / language).glob("*")) if (folder / language).is_dir() else []
@@ -146,7 +167,7 @@ def tokenizer_of(name: Any, revision: str | None) -> Any:
 
 def show_factors(table: Any, found: Any, main: str, sizes: Any, out: Path, made: Any) -> None:
     """P@1 against tokens of the objects and training volume: tables and figures."""
-    from ..facts.factors import factor_correlations, precision_by_tokens, token_counts
+    from ..facts.factors import precision_by_tokens, token_counts, usable_correlations
     from ..plots import factor_scatter, precision_intervals, token_curves, write_svg
     from ..storage import save
 
@@ -157,15 +178,17 @@ def show_factors(table: Any, found: Any, main: str, sizes: Any, out: Path, made:
     write_svg(token_curves(tokens).figure, out / "tokens.svg")
     score = each[each["metric"] == main].set_index("language")
     factors = {"tokens per object": token_counts(table), **({} if sizes is None else dict(sizes.items()))}
-    try:
-        related = factor_correlations(score["precision"], factors, scales=("raw", "log"))
-    except ValueError as error:  # too few languages, or nothing known: no fault of the facts
-        warn(f"no correlations: {error}")
-        return
-    save(related, out / "factors.parquet", made)
+    related, said = usable_correlations(score["precision"], factors)
+    for one in said:  # a cell that is empty, too few languages, nothing known: no fault of the facts
+        warn(one)
     for number, (name, values) in enumerate(factors.items()):
         drawn = score.reset_index().assign(**{name: lambda t, v=values: t["language"].map(v)}).dropna(subset=[name])
-        write_svg(factor_scatter(drawn, related, factor=name, log=number > 0).figure, out / f"factor_{number}.svg")
+        if len(drawn):
+            log = number > 0 and bool((drawn[name] > 0).all())
+            write_svg(factor_scatter(drawn, related, factor=name, log=log).figure, out / f"factor_{number}.svg")
+    if related.empty:
+        return
+    save(related, out / "factors.parquet", made)
     rows = [[str(r["factor"]), r["scale"], r["method"], f"{r['r']:+.2f} [{r['low']:+.2f}, {r['high']:+.2f}]", str(r["languages"])]
             for _, r in related.iterrows()]  # fmt: skip
     print_table(

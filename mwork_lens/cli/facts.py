@@ -24,6 +24,7 @@ from .fact_folder import (
     sources_of,
     tokenizer_of,
     volumes,
+    warn_of_strangers,
 )
 
 facts = typer.Typer(
@@ -42,6 +43,8 @@ Metric = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="What counts as known: full, partial, contiguous or typed; default what the probe says."),
 ]
+
+Again = Annotated[bool, typer.Option("--resume", help="Not needed: what is finished is always used again.")]
 
 
 @facts.command()
@@ -82,6 +85,8 @@ def probe(
         for stale in MADE:
             (out / f"{stale}.parquet").unlink(missing_ok=True)
             (out / f"{stale}.svg").unlink(missing_ok=True)
+        for drawn in out.glob("factor_*.svg"):
+            drawn.unlink()
         save_facts(held, out / "facts")
         parameters = {"facts": chosen, "languages": languages, "relations": relations, "take": take, "metric": main}
         made = Run("facts probe", parameters, describe(loaded), seed=seed)
@@ -123,10 +128,14 @@ def share(
         chosen = {"metric": main, "languages": opt.codes(languages)}
         pairs = sharing_table(table, **chosen)
         matrix = as_matrix(pairs)
+        if len(matrix) < 2:
+            raise ValueError(
+                f"facts are shared between languages, and there is {matrix.index[0]!r} only: give two or more"
+            )
+        found = cluster(matrix, min(groups, len(matrix)))
         made = Run("facts share", {**of["parameters"], **chosen, "groups": groups}, of["model"], seed=of["seed"])
         save(pairs, folder / "sharing.parquet", made)
         save(sharing_table(table, **chosen, by_relation=True), folder / "sharing_by_relation.parquet", made)
-        found = cluster(matrix, min(groups, len(matrix)))
         rows = [(x, found.groups[x], i) for i, x in enumerate(found.order)]
         save(pd.DataFrame(rows, columns=["language", "group", "place"]), folder / "clusters.parquet", made)
         chance = off_diagonal_mean(as_matrix(pairs, "chance"))
@@ -156,7 +165,7 @@ def neurons(
     minimum: Annotated[int, typer.Option(help="Facts that a relation must have in a language; at least 2.")] = 5,
     bins: Annotated[int, typer.Option(min=1, help="Parts of a layer in the heat map.")] = 16,
     size: Annotated[int, typer.Option(min=1, help="Facts per batch.")] = 16,
-    resume: opt.Resume = False,
+    resume: Again = False,
     revision: opt.Revision = None, dtype: opt.Dtype = None, device: opt.Device = None, device_map: opt.DeviceMap = None,
 ) -> None:  # fmt: skip
     """The neurons of every known fact (PROBELESS), and how much languages share them."""
@@ -178,7 +187,7 @@ def neurons(
                 f"{folder} holds predictions of {of['model'].get('name')!r}, and --model {model} is another: give the one that was probed"
             )
         chosen = {"metric": main, "site": site, "top": top, "minimum": minimum}
-        kept = folder / "groups" / content_hash(print_of, site, top)[:12]
+        kept = folder / "groups" / content_hash(print_of, site, top, main)[:12]
         found = fact_neurons(
             loaded,
             load_facts(folder / "facts"),
@@ -187,7 +196,7 @@ def neurons(
             languages=opt.codes(languages),
             size=size,
             out=kept,
-            resume=resume,
+            resume=True,  # each group is kept under what decides it
         )
         if not len(found.table):
             raise ValueError(
@@ -233,14 +242,14 @@ def trace(
     length: Annotated[int, typer.Option(min=1, help="Tokens per chunk.")] = 512,
     match: Annotated[Optional[str], typer.Option(help="tokens, words or string; default tokens for chunks, else words.")] = None,  # noqa: UP045
     naming: Annotated[Optional[str], typer.Option(help="Relations that names give away; default mLAMA's and the embedded set's.")] = None,  # noqa: UP045
-    languages: opt.Languages = None, metric: Metric = None, resume: opt.Resume = False, revision: opt.Revision = None,
+    languages: opt.Languages = None, metric: Metric = None, resume: Again = False, revision: opt.Revision = None,
 ) -> None:  # fmt: skip
     """Is a known fact written in a corpus? Absent ones by type, patterns with `neurons`' tables, and recovery where the truth is known."""
 
     def run() -> None:
         from ..facts import origin
         from ..facts.factset import load_facts
-        from ..facts.search import present
+        from ..facts.search import present, tokenizer_key
         from ..storage import Run, content_hash, save
 
         table, of, main = predictions_of(folder, metric)
@@ -250,10 +259,12 @@ def trace(
         how = match or ("tokens" if unit == "chunk" else "words")
         tokenizer = tokenizer_of(model or of["model"].get("name"), revision or of["model"].get("revision"))
         settings = {"unit": unit, "match": how, "length": length}
-        kept = folder / "presence" / content_hash(settings, corpora)[:12]
+        units = neurons_of(folder, main)
         asked = tokenizer if how == "tokens" or unit == "chunk" else None
-        found = present(held, sources, tokenizer=asked, out=kept, resume=resume, **settings)
-        units = neurons_of(folder)
+        kept = folder / "presence" / content_hash(settings, corpora, tokenizer_key(asked))[:12]
+        # each file is kept under what decides its counts
+        found = present(held, sources, tokenizer=asked, out=kept, resume=True, **settings)
+        warn_of_strangers(found)
         cues = origin.NAMING if naming is None else opt.codes(naming)
         traced = origin.origins(held, table, found, neurons=units, metric=main, tokenizer=tokenizer, naming=cues)
         parameters = {**of["parameters"], **settings, "metric": main, "corpora": corpora, "naming": list(cues)}

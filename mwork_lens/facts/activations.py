@@ -1,6 +1,7 @@
 """Activations of facts: one vector per correctly predicted fact, at its mask tokens or at the end of its prompt.
 
-    encoder    the template with the subject for [X] and k mask tokens for [Y], k the count that matched; mean over the k mask tokens
+    encoder    the template with the subject for [X] and k mask tokens for [Y], k the count that matched (metric typed: tokens of the object);
+               mean over the k mask tokens
     decoder    the template up to [Y]; its last token
 
 Layers are concatenated. A group (language, relation) is in memory at a time; within it, activations are gathered layer by layer in the hook, so
@@ -56,10 +57,10 @@ def fact_activations(
     Args:
         model: What `load_model` returned: an encoder with a mask token, or a causal decoder.
         facts: With `table` (language, relation, fact, subject) and `templates` {(language, relation): text with [X] and [Y]}.
-        predictions: One row a query, with `metric` and, for encoders, `masks` (the mask count that matched).
+        predictions: One row a query, with `metric` and, for encoders, `masks` (the mask count that matched; for `typed`, `object_tokens`).
         metric: Which facts enter: one of `judged.METRICS`, or a column of booleans; the paper has full match.
         site: `"ffn"` or `"resid_post"`.
-        languages: Which; default all predicted.
+        languages: Which, of those asked; default all predicted.
         minimum: Facts that a group must have; smaller ones are left out with a warning.
         size: Facts per batch.
 
@@ -67,8 +68,8 @@ def fact_activations(
         UserWarning: Groups were left out.
 
     Raises:
-        ValueError: `minimum` is below 2, an unknown site, a predicted query that the facts do not hold, or masks that are not found in the
-            tokenised sentence.
+        ValueError: `minimum` is below 2, an unknown site, a language that was not asked, a predicted query that the facts do not hold, or
+            masks that are not found in the tokenised sentence.
     """
     groups, refused = plan(model, facts, predictions, metric, languages, minimum)
     if len(refused):
@@ -97,9 +98,15 @@ def plan(
     mask = getattr(model.tokenizer, "mask_token", None)
     if encoder and mask is None:
         raise ValueError("this model's tokenizer has no mask token: load it with the tokenizer it was trained with")
-    rows = require_queries(judged(predictions, metric), (metric, "masks") if encoder else (metric,))
+    count = (
+        "object_tokens" if metric == "typed" else "masks"
+    )  # typed ranks the object with as many masks as it has tokens
+    rows = require_queries(judged(predictions, metric), (metric, count) if encoder else (metric,))
+    asked = list(dict.fromkeys(rows["language"]))
     rows = rows[rows[metric]]
     if languages is not None:
+        if missing := [language for language in languages if language not in asked]:
+            raise ValueError(f"language {missing[0]!r} was not asked: the predictions have {', '.join(asked)}")
         rows = rows[rows["language"].isin(list(languages))]
     subjects = {
         (x, r, f): s for x, r, f, s in facts.table[["language", "relation", "fact", "subject"]].itertuples(index=False)
@@ -119,7 +126,7 @@ def plan(
             raise ValueError(
                 f"fact {unknown[0]!r} of {relation!r} was predicted in {language!r}, and is not among the facts"
             )
-        run = part["masks"].fillna(0).astype(int).to_numpy() if encoder else np.zeros(len(part), dtype=int)
+        run = part[count].fillna(0).astype(int).to_numpy() if encoder else np.zeros(len(part), dtype=int)
         if encoder and (run < 1).any():
             raise ValueError(
                 f"fact {part['fact'].iloc[int(np.argmin(run))]!r} in {language!r} was predicted with {run.min()} masks: probe it again"

@@ -105,7 +105,7 @@ def candidate_ids(model: Any, facts: FactSet, language: str, relation: str) -> d
         if not [i for i in row if i != bare]:
             here = facts.of(language, relation)
             held = here.index[here["object"] == text]
-            place = facts.place(held[0]) if len(held) else facts.source
+            place = facts.place(held[0]) if len(held) else facts.listed.get((language, relation), facts.source)
             raise ValueError(
                 f"{place}: the tokenizer leaves nothing of the candidate {text!r} of {relation!r} in {language!r}: remove it, or "
                 "leave out the relation in that language"

@@ -107,6 +107,37 @@ def factor_correlations(
     return pd.DataFrame(rows, columns=list(CORRELATIONS))
 
 
+def usable_correlations(
+    p_at_1: Mapping[str, float] | pd.Series, factors: Mapping[str, Mapping[str, float] | pd.Series]
+) -> tuple[pd.DataFrame, list[str]]:
+    """`factor_correlations` of what can be used: a language without a number is left out of its factor, and a factor that is not positive has no
+    row of scale log.
+
+    Args:
+        p_at_1: P@1 per language.
+        factors: Per factor, a number per language; some may be missing.
+
+    Returns:
+        Columns `CORRELATIONS`, and what was left out and why, a sentence each.
+    """
+    scores = pd.Series(dict(p_at_1), dtype=float)
+    tables, said = [], []
+    for factor, given in factors.items():
+        values = pd.Series(dict(given), dtype=float).reindex(scores.index)
+        usable = values[np.isfinite(values)]
+        if lost := [str(language) for language in scores.index if language not in usable.index]:
+            said.append(f"factor {factor!r} has no number for {', '.join(lost)}: left out of its correlations")
+        scales = SCALES
+        if len(low := usable[usable <= 0]):
+            said.append(f"factor {factor!r} is {low.iloc[0]:g} for {low.index[0]!r}: no correlation with its logarithm")
+            scales = ("raw",)
+        try:
+            tables.append(factor_correlations(scores, {factor: usable}, scales=scales))
+        except ValueError as error:
+            said.append(f"no correlations: {error}")
+    return (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(CORRELATIONS))), said
+
+
 def token_counts(predictions: pd.DataFrame) -> pd.Series:
     """Mean number of tokens of the objects asked for, per language: the factor "mask tokens".
 

@@ -61,6 +61,8 @@ class FactSet:
     """Line of each row in that file."""
     meta: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Fact -> what else is known of it, such as `stated`: the languages whose training text states it, or "all"."""
+    listed: Mapping[Pair, str] = field(default_factory=dict)
+    """(language, relation) -> file and line of its list of candidates, for errors."""
 
     def __post_init__(self) -> None:
         if missing := [name for name in FACT_COLUMNS if name not in self.table]:
@@ -268,7 +270,9 @@ def read_mlama(source: Any, languages: Sequence[str] | None = None) -> FactSet:
 
 def _made(read: Read, source: str) -> FactSet:
     table = pd.DataFrame(read.rows, columns=list(FACT_COLUMNS))
-    return FactSet(table, read.templates, read.candidates, source, read.files, tuple(read.lines), read.meta)
+    return FactSet(
+        table, read.templates, read.candidates, source, read.files, tuple(read.lines), read.meta, read.listed
+    )
 
 
 def save_facts(facts: FactSet, folder: str | Path) -> Path:

@@ -83,8 +83,8 @@ def probe(
     chosen = normalise or ("token" if way is encoders else "sum")
     if chosen not in ("sum", "token"):
         raise ValueError(f"normalise={normalise!r} is not one of sum, token")
-    plan = [prepare(model, facts, language, relation) for language, relation in facts.pairs]
-    if unknown := sum(block.unknown for block in plan):
+    # every block is checked before the first is asked, and prepared again then: all of mLAMA's at once are gigabytes
+    if unknown := sum(prepare(model, facts, language, relation).unknown for language, relation in facts.pairs):
         warnings.warn(
             f"{unknown} objects hold a token that is unknown to this model: what it answers with that token counts as a match",
             stacklevel=2,
@@ -101,10 +101,10 @@ def probe(
     if folder is not None:
         claim_folder(folder, basis, resume=resume, claim="facts.json")
     tables = []
-    with tqdm(plan, unit="block", desc="facts", disable=not progress) as bar:
-        for block in bar:
-            bar.set_postfix_str(f"{block.language} {block.relation}")
-            tables.append(_block(model, way, block, facts, basis, folder))
+    with tqdm(facts.pairs, unit="block", desc="facts", disable=not progress) as bar:
+        for language, relation in bar:
+            bar.set_postfix_str(f"{language} {relation}")
+            tables.append(_block(model, way, prepare(model, facts, language, relation), facts, basis, folder))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -20,7 +20,6 @@ a causal decoder h(f) is taken at the last token of the prompt, the template up 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,15 +83,16 @@ class FactNeurons:
     def bins(self, count: int = 16, *, language: str | None = None) -> np.ndarray:
         """How many of the chosen units lie in each part of each layer, [layer, bin], for a heat map.
 
-        Bins are contiguous (the released figures reshape, so that a bin holds every 16th unit); the last may be smaller.
+        Bins are contiguous (the released figures reshape, so that a bin holds every 16th unit); their sizes differ by one at most.
         """
         t = self.table if language is None else self.table[self.table["language"] == language]
         if not 1 <= count <= self.shape[1]:
             raise ValueError(f"{count} bins of {self.shape[1]} units: give between 1 and {self.shape[1]}")
         flat = np.concatenate([np.asarray(u, dtype=np.int64) for u in t["units"]]) if len(t) else np.empty(0, np.int64)
         layer, unit = np.divmod(flat, self.shape[1])
-        size = math.ceil(self.shape[1] / count)
-        return np.bincount(layer * count + unit // size, minlength=self.shape[0] * count).reshape(-1, count)
+        return np.bincount(layer * count + unit * count // self.shape[1], minlength=self.shape[0] * count).reshape(
+            -1, count
+        )
 
 
 def probeless(h: Float[Tensor, "fact unit"], *, signed: bool = False) -> Float[Tensor, "fact unit"]:

@@ -6,14 +6,14 @@ facts) and `<relation>.jsonl` ({"sub_label", "obj_label", "uuid", ...}); the can
 within a relation: uuid is what is read.
 """
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..languages import require_language
+from .records import line_of, parsed, records, text_of
 
 SUBJECT, OBJECT = "[X]", "[Y]"
 
@@ -33,6 +33,8 @@ class Read:
     """(relation, fact, language, subject, object)."""
     templates: dict[Pair, str] = field(default_factory=dict)
     candidates: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
+    listed: dict[Pair, str] = field(default_factory=dict)
+    """File and line of the lists of candidates."""
     files: dict[Pair, str] = field(default_factory=dict)
     lines: list[int] = field(default_factory=list)
     """Line of each row."""
@@ -58,11 +60,8 @@ def our_folder(folder: Path) -> Read:
     """relations.json and facts.jsonl of a folder."""
     read = Read()
     path = folder / "relations.json"
-    text = _text(path)
-    try:
-        relations = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno})") from error
+    text = text_of(path)
+    relations = parsed(text, path)
     if not isinstance(relations, dict):
         raise ValueError(
             f'{path}: expected {{"relation": {{"templates": {{"en": "..."}}}}}}, got {type(relations).__name__}'
@@ -70,24 +69,31 @@ def our_folder(folder: Path) -> Read:
     for relation, held in relations.items():
         if not isinstance(held, dict) or not isinstance(held.get("templates"), dict):
             raise ValueError(
-                f'{path}, line {_line(text, relation)}: relation {relation!r} needs {{"templates": {{"en": "..."}}}}'
+                f'{path}, line {line_of(text, relation)}: relation {relation!r} needs {{"templates": {{"en": "..."}}}}'
             )
         if unknown := set(held) - {"templates", "candidates"}:
             raise ValueError(
-                f"{path}, line {_line(text, relation)}: relation {relation!r} has an unknown field {min(unknown)!r}; "
+                f"{path}, line {line_of(text, relation)}: relation {relation!r} has an unknown field {min(unknown)!r}; "
                 "there are templates, candidates"
             )
         for language, template in held["templates"].items():
-            where = f"{path}, line {_line(text, template)}"
+            where = f"{path}, line {line_of(text, template)}"
             _language(language, where)
             read.templates[language, relation] = require_template(template, where)
-        for language, texts in held.get("candidates", {}).items():
-            where = f"{path}, line {_line(text, relation)}: candidates of {relation!r} in {language!r}"
+        lists, place = held.get("candidates", {}), f"{path}, line {line_of(text, relation)}"
+        if not isinstance(lists, dict):
+            raise ValueError(f'{place}: candidates of {relation!r} must be {{"en": ["..."]}}, got {lists!r}')
+        for language, texts in lists.items():
+            where = f"{place}: candidates of {relation!r} in {language!r}"
+            _language(language, where)
+            if language not in held["templates"]:
+                raise ValueError(f"{where}: there is no template in that language: add one, or remove the candidates")
             read.candidates[language, relation] = _candidates(texts, where)
+            read.listed[language, relation] = place
     _our_facts(folder / "facts.jsonl", read, set(relations))
     if idle := set(read.templates) - {(row[2], row[0]) for row in read.rows}:
         language, relation = min(idle)
-        where = f"{path}, line {_line(text, read.templates[language, relation])}"
+        where = f"{path}, line {line_of(text, read.templates[language, relation])}"
         raise ValueError(
             f"{where}: relation {relation!r} has a template in {language!r} and no fact in it: add facts or remove it"
         )
@@ -95,7 +101,7 @@ def our_folder(folder: Path) -> Read:
 
 
 def _our_facts(path: Path, read: Read, relations: set[str]) -> None:
-    for number, record in _records(path):
+    for number, record in records(path):
         where = f"{path}, line {number}"
         _require(record, _OURS, where)
         if unknown := set(record) - {*_OURS, "meta"}:
@@ -115,6 +121,8 @@ def _our_facts(path: Path, read: Read, relations: set[str]) -> None:
             raise ValueError(f"{where}: fact {record['fact']!r} is in no language: give a subject and an object")
         if not isinstance(record.get("meta", {}), dict):
             raise ValueError(f"{where}: field 'meta' must be an object, got {record['meta']!r}")
+        if "stated" in record.get("meta", {}):
+            require_stated(record["meta"]["stated"], f"{where}: fact {record['fact']!r}")
         if record.get("meta"):
             read.meta[record["fact"]] = record["meta"]
         for language, subject in subjects.items():
@@ -131,7 +139,9 @@ def _our_facts(path: Path, read: Read, relations: set[str]) -> None:
 def mlama_folder(folder: Path, languages: Sequence[str] | None) -> Read:
     """The languages of mLAMA's own files."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: give the folder of facts, such as an unpacked mlama1.1")
+        raise FileNotFoundError(
+            f"no folder {folder}: give the folder of facts, such as an unpacked mlama1.1, or an id on the Hugging Face hub as owner/name"
+        )
     root = folder / "mlama1.1" if (folder / "mlama1.1").is_dir() else folder
     held = sorted(path.parent.name for path in root.glob("*/templates.jsonl"))
     if not held:
@@ -155,7 +165,7 @@ def mlama_folder(folder: Path, languages: Sequence[str] | None) -> Read:
                 )
             pair = (language, path.stem)
             read.templates[pair], read.files[pair] = templates[path.stem], str(path)
-            for number, record in _records(path):
+            for number, record in records(path):
                 _require(record, {"uuid": str, "sub_label": str, "obj_label": str}, f"{path}, line {number}")
                 read.rows.append((path.stem, record["uuid"], language, record["sub_label"], record["obj_label"]))
                 read.lines.append(number)
@@ -189,7 +199,7 @@ def _complete(read: Read, where: str) -> None:
 
 def _mlama_templates(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for number, record in _records(path):
+    for number, record in records(path):
         where = f"{path}, line {number}"
         _require(record, {"relation": str, "template": str}, where)
         if record["relation"] in found:
@@ -203,13 +213,15 @@ def _mlama_candidates(base: Path, language: str, read: Read) -> None:
         path = base / name / f"{language}.json"
         if not path.is_file():
             continue
-        try:
-            held = json.loads(_text(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno})") from error
+        text = text_of(path)
+        held = parsed(text, path)
+        if not isinstance(held, dict):
+            raise ValueError(f'{path}: expected {{"relation": {{"objects": ["..."]}}}}, got {type(held).__name__}')
         for relation, lists in held.items():
             if (language, relation) in read.templates:
-                where = f"{path}: relation {relation!r}"
+                place = f"{path}, line {line_of(text, relation)}"
+                where = f"{place}: relation {relation!r}"
+                read.listed[language, relation] = place
                 _require(lists, {"objects": list}, where)
                 read.candidates[language, relation] = _candidates(lists["objects"], where)
 
@@ -242,6 +254,24 @@ def mlama_records(records: Any, languages: Sequence[str] | None) -> Read:
     return read
 
 
+def require_stated(stated: Any, where: str) -> None:
+    """Refuse a truth that names no languages.
+
+    Raises:
+        ValueError: It is neither a code of a language, nor several, nor "all"; the message begins with `where`.
+    """
+    several = [stated] if isinstance(stated, str) else stated
+    if (
+        not isinstance(several, Collection)
+        or isinstance(several, Mapping | bytes)
+        or not all(isinstance(x, str) for x in several)
+    ):
+        raise ValueError(f'{where}: stated must name languages, such as ["en", "de"] or "all", got {stated!r}')
+    for code in several:
+        if code != "all":
+            _language(code, f"{where}: stated")
+
+
 def _candidates(texts: Any, where: str) -> tuple[str, ...]:
     if not isinstance(texts, list):
         raise ValueError(f"{where}: candidates must be a list of texts, got {texts!r}")
@@ -271,39 +301,6 @@ def _require(record: Any, fields: Mapping[str, type], where: str) -> None:
         texts = value.values() if kind is dict else [value] if kind is str else ()
         if any(not isinstance(text, str) or not text.strip() for text in texts):
             raise ValueError(f"{where}: field {name!r} holds a blank text, or none: {value!r}")
-
-
-def _records(path: Path) -> list[tuple[int, Any]]:
-    """(line number, value) of every line that is not blank."""
-    found = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if line.strip():
-            try:
-                found.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from error
-    return found
-
-
-def _text(path: Path) -> str:
-    """Text of a UTF-8 file, without a byte order mark."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: a folder of facts needs it")
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = error.start + len(data) - len(error.object)  # a byte order mark in front is not counted by the decoder
-        line = data[:at].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not UTF-8 (byte {at} is 0x{data[at]:02x}). Convert the file to UTF-8"
-        ) from error
-
-
-def _line(text: str, value: Any) -> int:
-    """The first line of a JSON file that holds a value, as it may be written; 1 if none does."""
-    written = [json.dumps(value, ensure_ascii=escaped) for escaped in (False, True)]
-    return next((i for i, line in enumerate(text.split("\n"), 1) if any(one in line for one in written)), 1)
 
 
 def _an(word: str) -> str:

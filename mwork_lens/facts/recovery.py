@@ -23,6 +23,7 @@ overlap on every fact. `own overlap` is free of that.
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ _PARTS = 64
 
 
 def recovery(
-    origins: pd.DataFrame, stated: Mapping[str, Stated], overlaps: pd.DataFrame | None = None, *, resamples: int = 1000, seed: int = 0
+    origins: pd.DataFrame, stated: Mapping[str, Any], overlaps: pd.DataFrame | None = None, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:  # fmt: skip
     """Compare types, labels and overlaps with the languages in which the facts were stated.
 
@@ -54,12 +55,14 @@ def recovery(
         Columns `RECOVERY`. An analysis without a query (no corpus, no neurons) has no rows.
 
     Raises:
-        ValueError: The truth of a fact is not given, or there is no query.
+        ValueError: The truth of a fact is not given or names no languages, or there is no query.
     """
     if origins.empty:
         raise ValueError("there is no query: nothing to compare with the truth")
     if missing := [fact for fact in dict.fromkeys(origins["fact"]) if fact not in stated]:
         raise ValueError(f"fact {missing[0]!r} has no truth: `stated` must name the languages of every fact, or 'all'")
+    for fact in dict.fromkeys(origins["fact"]):
+        _require_truth(fact, stated[fact])
     facts, codes = np.unique(origins["fact"].to_numpy(str), return_inverse=True)
     draws = _draws(len(facts), resamples, seed)
     here = np.array([_says(stated[f], x) for f, x in zip(origins["fact"], origins["language"], strict=True)])
@@ -156,6 +159,12 @@ def _source_language(
     weight = draws[:, where]
     values = _ratio(weight @ np.array(hits), weight.sum(1))
     return [(name, "accuracy", *_summary(values), float(np.mean(chances)), len(hits), len(hits))]
+
+
+def _require_truth(fact: str, stated: Any) -> None:
+    several = [stated] if isinstance(stated, str) else stated
+    if not isinstance(several, Collection) or not all(isinstance(x, str) for x in several):
+        raise ValueError(f"fact {fact!r}: stated must name languages, such as ['en', 'de'] or 'all', got {stated!r}")
 
 
 def _says(stated: Stated, language: str) -> bool:

@@ -82,7 +82,7 @@ def present(
     table = table[table["language"].isin(list(corpora))].reset_index(drop=True)
     _require_facts(table, corpora)
     how = {"unit": unit, "match": match, "length": length if unit == "chunk" else None, "lower": lower}
-    identity = {"method": "present", **how, "tokenizer": _tokenizer_key(tokenizer)}
+    identity = {"method": "present", **how, "tokenizer": tokenizer_key(tokenizer)}
     folder = None if out is None else Path(out)
     if folder is not None:
         claim_folder(folder, identity, resume=resume)
@@ -207,7 +207,8 @@ def _require_facts(table: pd.DataFrame, corpora: Mapping[str, Any]) -> None:
         )
 
 
-def _tokenizer_key(tokenizer: Any) -> str | None:
+def tokenizer_key(tokenizer: Any) -> str | None:
+    """Hash of a tokenizer, without its settings of padding; None for none."""
     if tokenizer is None:
         return None
     backend = getattr(tokenizer, "backend_tokenizer", None)

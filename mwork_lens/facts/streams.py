@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -25,8 +26,8 @@ def lines_of(path: Path, *, progress: bool = False, longest: int = LONGEST) -> I
     """Documents of a file, one a line, empty lines left out: the line of a `.txt`, the field `text` of a `.jsonl`; `.gz` is unpacked.
 
     Raises:
-        ValueError: A line is not UTF-8, longer than `longest` bytes, or (of a `.jsonl`) no object with a string `text`; or the file is a damaged
-            gzip file.
+        ValueError: A line is not UTF-8, holds a NUL, is longer than `longest` bytes, or (of a `.jsonl`) no object with a string `text`; or the file
+            is a damaged gzip file.
     """
     packed = path.suffix == ".gz"
     is_json = Path(path.stem if packed else path.name).suffix == ".jsonl"
@@ -40,7 +41,7 @@ def lines_of(path: Path, *, progress: bool = False, longest: int = LONGEST) -> I
             number += 1
             try:
                 line = file.readline(longest + 1)
-            except (EOFError, gzip.BadGzipFile) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(
                     f"{path}, line {number}: damaged gzip file ({error}); fetch or pack it again"
                 ) from error
@@ -91,6 +92,10 @@ def units_of(block: Sequence[str], unit: str, *, match: str, tokenizer: Any = No
 
 
 def _decoded(line: bytes, path: Path, number: int) -> str:
+    if (at := line.find(b"\0")) >= 0:
+        raise ValueError(
+            f"{path}, line {number}: holds a NUL character (byte {at}), as UTF-16 text without a mark does; convert the file to UTF-8"
+        )
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -105,7 +110,7 @@ def _field(text: str, path: Path, number: int) -> str:
         found = json.loads(text)["text"]
         if not isinstance(found, str):
             raise TypeError(f"text is {type(found).__name__}")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f'{path}, line {number}: expected a JSON object such as {{"text": "..."}} ({error!r})'
         ) from error

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..facts.sharing import Clusters
 from .parts import require_columns, unique, whole_numbers
-from .style import GREY, INK, PALE, WIDTH, house_style, language_colours, language_name, make_figure
+from .style import GREY, INK, PALE, WIDTH, house_style, language_colours, language_name, log_axis, make_figure
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -92,20 +92,25 @@ def factor_scatter(
         if axes is None:
             axes = make_figure(WIDTH / 1.7, 3.4).subplots()
         if log:
-            axes.set_xscale("log")
+            log_axis(axes)
         low, high = (100 * table[name].to_numpy(float) for name in ("low", "high"))
         error = np.clip([value - low, high - value], 0, None)
         for i, language in enumerate(table["language"]):
             axes.errorbar(
                 x[i], value[i], yerr=error[:, [i]], fmt="o", color=colours[language], markersize=4, elinewidth=1
             )
-            axes.annotate(language, (x[i], value[i]), xytext=(4, 3), textcoords="offset points", fontsize=8, color=GREY)
         axes.set_ylim(0, None)
+        for language, at, (place, side) in zip(
+            table["language"], zip(x, value, strict=True), _label_places(axes, x, value, table["language"]), strict=True
+        ):
+            axes.annotate(language, at, xytext=place, textcoords="offset points", fontsize=8, color=GREY, ha=side)
         axes.grid(color=PALE, linewidth=0.6)
         axes.set(xlabel=factor, ylabel="P@1, %")
         held = correlations[correlations["factor"] == factor] if correlations is not None else ()
         said = [
-            f"{row['method']} {row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]".replace("-", "−")
+            f"{row['method']}{' of log ' + factor if row['scale'] == 'log' else ''} {row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]".replace(
+                "-", "−"
+            )
             for _, row in (held.iterrows() if len(held) else ())
             if row["method"] == "spearman" or (row["scale"] == "log") == log
         ]
@@ -157,7 +162,7 @@ def language_heatmap(
     With clusters, languages stand in the order of the tree's leaves, and lines part the groups. Values are written up to 14 languages.
 
     Args:
-        matrix: Languages as rows and columns, as `sharing` or `neuron_similarity(...).matrix` gives it; nan is blank.
+        matrix: Languages as rows and columns, as `sharing` or `neuron_similarity(...).matrix` gives it; nan is blank (beige, as a line below says).
         clusters: What `cluster` returned.
         label: Of the colour bar.
         chance: Named below, if given.
@@ -198,8 +203,11 @@ def language_heatmap(
         axes.set_yticks(range(len(order)), [x if small else language_name(x) for x in order])
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_aspect("equal")
-        if chance is not None:
-            axes.set_xlabel(f"by chance {chance:.4f}", color=GREY)
+        blank = "beige: a language with itself"
+        if np.isnan(values).sum() > len(order):
+            blank += ", or no fact in both"
+        said = blank if chance is None else f"by chance {chance:.4f}; {blank}"
+        axes.set_xlabel(said, color=GREY, fontsize=8)
         _bar(axes, mesh, label)
     return axes
 
@@ -229,11 +237,42 @@ def bins_heatmap(
         whole_numbers(axes)
         axes.set_yticks(range(layers) if layers <= 16 else range(0, layers, 4))
         axes.set_ylim(layers - 0.5, -0.5)
-        units = "" if width is None else f" of {-(-width // bins)} units"
+        units = (
+            ""
+            if width is None
+            else f" of {width // bins} units"
+            if width % bins == 0
+            else f" of {width // bins} or {width // bins + 1} units"
+        )
         axes.set(xlabel=f"bin{units}, side by side", ylabel="layer")
         axes.set_title(title)
         _bar(axes, mesh, "chosen units")
     return axes
+
+
+def _label_places(axes: Any, x: np.ndarray, y: np.ndarray, names: Any) -> list[tuple[tuple[int, int], str]]:
+    """Offset (points) and alignment of each point's name, so that names of points close to each other do not lie on one another if they can."""
+    at = axes.transData.transform(np.stack([x, y], axis=1)) * 72 / axes.figure.dpi
+    ways = [
+        ((4, 3), "left"),
+        ((4, -9), "left"),
+        ((-4, 3), "right"),
+        ((-4, -9), "right"),
+        ((4, 11), "left"),
+        ((4, -17), "left"),
+    ]
+    taken: list[tuple[float, float, float, float]] = []
+    found = []
+    for (px, py), name in zip(at, names, strict=True):
+        wide = 5.0 * len(str(name))
+        boxes = [(px + dx - wide * (side == "right"), py + dy, wide, 8.0) for (dx, dy), side in ways]
+        hits = [
+            sum(a < c + w and c < a + v and b < d + h and d < b + u for c, d, w, h in taken) for a, b, v, u in boxes
+        ]
+        best = int(np.argmin(hits))
+        taken.append(boxes[best])
+        found.append(ways[best])
+    return found
 
 
 def _mesh(axes: Any, values: np.ndarray, top: float) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .parts import add_legend, label_axes, make_panels, require_columns, unique, whole_numbers
-from .style import GREY, INK, PALE, WIDTH, house_style, language_colours, language_name, make_figure
+from .style import GREY, INK, PALE, WIDTH, house_style, language_colours, language_name, log_axis, make_figure
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -226,7 +226,7 @@ def _curves(panel: Any, part: pd.DataFrame, colours: Mapping[str, str], *, log: 
     for x in part.loc[part["reference"], "x"].unique():
         panel.axvline(x, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
     if log:
-        panel.set_xscale("log")
+        log_axis(panel)
     panel.set_xticks(list(places), labels)
     panel.set_xticks([], minor=True)
 

@@ -98,6 +98,30 @@ def make_figure(width: float, height: float) -> "matplotlib.figure.Figure":
     return figure
 
 
+def log_axis(axes: Any, which: str = "x") -> None:
+    """A logarithmic axis whose numbers are plain text: matplotlib's own are formulas, and `text.parse_math` is off.
+
+    Powers of ten are named; twice and five times them too where fewer than two of these are in view.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+
+    def between(value: float, _: Any = None) -> str:
+        low, high = sorted(axis.get_view_interval())
+        return plain_number(value) if low > 0 and high < 100 * low else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axis.set_minor_formatter(FuncFormatter(between))
+
+
+def plain_number(value: float) -> str:
+    """`1,000`, `0.5`, `2e+07`."""
+    return f"{value:,.0f}" if 1 <= value < 1e6 and value == round(value) else f"{value:g}"
+
+
 def svg(figure: "matplotlib.figure.Figure") -> str:
     """The figure as an `<svg>` element to put into a page: text stays text, and equal figures give equal text.
 

@@ -119,6 +119,9 @@ def test_share_writes_the_matrix_and_the_groups(fresh):
         call("facts", "share", fresh, "--languages", "en,xx"),
         "language 'xx' was not asked: the predictions have en, de",
     )
+    before = load(fresh / "sharing.parquet")
+    refused(call("facts", "share", fresh, "--languages", "en"), "there is 'en' only: give two or more")
+    assert_frame_equal(load(fresh / "sharing.parquet"), before)
     refused(call("facts", "share", fresh, "--metric", "exact"), "no column 'exact'")
 
 
@@ -154,8 +157,15 @@ def test_neurons_and_trace(fresh, folder, model, corpus):  # noqa: F811
     for name in ("bins", "similarity", "absent", "types", "labels"):
         assert (fresh / f"{name}.svg").is_file()
     again = ("facts", "trace", fresh, "--corpora", corpus, "--unit", "document")
-    refused(call(*again), "already holds this run: pass resume=True (--resume)")
-    assert call(*again, "--resume").exit_code == 0
+    more = ("facts", "neurons", fresh, "--model", folder, "--minimum", 3, "--top", 5)
+    assert call(*more).exit_code == 0  # what is finished is used again, whatever changed
+    for words in (again, (*again, "--resume"), (*again, "--languages", "en")):
+        assert call(*words).exit_code == 0
+    assert "the corpus of de holds the subjects of 0 of 8 facts" in result.output
+    refused(
+        call(*again, "--metric", "partial"),
+        "holds neurons of the facts known by 'typed', and the metric here is 'partial'",
+    )
 
 
 def test_trace_needs_no_neurons_and_says_what_is_missing(fresh, tmp_path):
@@ -213,6 +223,12 @@ def test_a_masked_model_and_facts_in_the_format_of_mlama(tmp_path):
     assert typed.exit_code == 0, typed.output
     if "no correlations" not in typed.output:  # P@1 may be the same in all languages
         assert set(load(tmp_path / "run" / "factors.parquet")["factor"]) == {"tokens per object", "pages"}
+    (tmp_path / "run" / "factor_7.svg").write_text("of earlier predictions")
+    volume.write_text("language,pages\nen,100\nde,\nfr,0\n", encoding="utf-8")
+    holes = call(*words, "--volume", volume, "--metric", "typed", "--out", tmp_path / "run", "--resume")
+    assert holes.exit_code == 0, holes.output
+    assert "factor 'pages' has no number for de, es" in holes.output
+    assert sorted(path.name for path in (tmp_path / "run").glob("factor_*.svg")) == ["factor_0.svg", "factor_1.svg"]
     for text, said in (
         ("code,pages\nen,1\n", "needs a column language"),
         ("language,pages\nen,1\nen,2\n", "language 'en' is there twice"),

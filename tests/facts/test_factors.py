@@ -13,6 +13,7 @@ from mwork_lens.facts.factors import (
     fisher_interval,
     precision_by_tokens,
     token_counts,
+    usable_correlations,
     wilson_interval,
 )
 
@@ -151,3 +152,26 @@ def test_unknown_choices_are_refused() -> None:
         fisher_interval(1.2, 9)
     with pytest.raises(ValueError, match="no column 'object_tokens'"):
         token_counts(queries()[["language"]])
+
+
+def test_a_bad_cell_costs_its_factor_only_what_it_must() -> None:
+    scores = {"en": 0.5, "de": 0.4, "fr": 0.1, "ru": 0.3, "zh": 0.2}
+    factors = {
+        "pages": {"en": 100.0, "de": 50.0, "fr": 20.0, "ru": float("nan"), "zh": 3.0},
+        "bytes": {"en": 100.0, "de": 0.0, "fr": 20.0, "ru": 5.0},
+        "same": dict.fromkeys(scores, 1.0),
+        "good": {"en": 9.0, "de": 5.0, "fr": 2.0, "ru": 3.0, "zh": 1.0},
+    }
+    found, said = usable_correlations(scores, factors)
+    kept = {x: v for x, v in scores.items() if x != "ru"}
+    alone = factor_correlations(kept, {"pages": {x: factors["pages"][x] for x in kept}})
+    assert found[found["factor"] == "pages"]["r"].tolist() == alone["r"].tolist()
+    assert set(found.loc[found["factor"] == "bytes", "scale"]) == {"raw"}
+    assert set(found["factor"]) == {"pages", "bytes", "good"}
+    assert said == [
+        "factor 'pages' has no number for ru: left out of its correlations",
+        "factor 'bytes' has no number for zh: left out of its correlations",
+        "factor 'bytes' is 0 for 'de': no correlation with its logarithm",
+        "no correlations: factor 'same' is 1 in all 5 languages: what does not vary has no correlation",
+    ]
+    assert len(usable_correlations(scores, {"good": factors["good"]})[1]) == 0

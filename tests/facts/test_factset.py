@@ -179,6 +179,17 @@ def test_any_text_survives(texts: list[str], tmp_path_factory: pytest.TempPathFa
     ({"capital": {"templates": {"en": "[X] [Y]"}}}, None, r"facts.jsonl, line 1: relation 'capital' has no template in 'de'"),
     ({"capital": {"templates": {"en": "[X] a [Y]", "de": "[X] b [Y]", "fr": "[X] c [Y]"}}}, None,
      r"relations.json, line 6: relation 'capital' has a template in 'fr' and no fact"),
+    ({"capital": {"templates": {"en": "[X] [Y]", "de": "[X] [Y]"}, "candidates": None}}, None, r"line 2: candidates of 'capital' must be"),
+    ({"capital": {"templates": {"en": "[X] [Y]", "de": "[X] [Y]"}, "candidates": ["Paris"]}}, None, r"must be .* got \['Paris'\]"),
+    ({"capital": {"templates": {"en": "[X] [Y]", "de": "[X] [Y]"}, "candidates": {"xq": ["a"]}}}, None, r"line 2: .* unknown language 'xq'"),
+    ({"capital": {"templates": {"en": "[X] [Y]", "de": "[X] [Y]"}, "candidates": {"fr": ["a"]}}}, None,
+     r"line 2: candidates of 'capital' in 'fr': there is no template"),
+    ('{"capital": {},\n"capital": {}}', None, r"relations.json, line 2: 'capital' is there twice in one object: keep one"),
+    ("[" * 200_000, None, r"relations.json, line 1: nested too deeply"),
+    (None, ['{"fact": "a", "fact": "b"}'], r"facts.jsonl, line 1: 'fact' is there twice"),
+    (None, [line(meta={"stated": 3})], r"facts.jsonl, line 1: fact 'c1': stated must name languages, .* got 3"),
+    (None, [line(meta={"stated": [3]})], r"facts.jsonl, line 1: fact 'c1': stated must name languages"),
+    (None, [line(meta={"stated": ["xq"]})], r"facts.jsonl, line 1: fact 'c1': stated: unknown language 'xq'"),
     ("[", None, r"relations.json, line 1: not JSON"),
     ("[]", None, r"relations.json: expected .* got list"),
     (None, [line(), "{"], r"facts.jsonl, line 2: not JSON"),
@@ -239,7 +250,10 @@ def test_mlama_candidates(tmp_path: Path) -> None:
     assert held.candidates["en", "P19"] == ("Ulm", "Bern", "Linz")
     assert held.candidates["af", "P19"] == ("Ulm", "Bern")
     (folder / "GoogleRE_objects" / "en.json").write_text('{"P19": {"objects": ["Ulm", ""]}}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"GoogleRE_objects/en.json: relation 'P19': candidate 2 is ''"):
+    with pytest.raises(ValueError, match=r"GoogleRE_objects/en.json, line 1: relation 'P19': candidate 2 is ''"):
+        read_mlama(folder)
+    (folder / "GoogleRE_objects" / "en.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"GoogleRE_objects/en.json: expected .* got list"):
         read_mlama(folder)
 
 
@@ -270,6 +284,8 @@ def test_what_else_is_known_of_a_fact_is_kept(tmp_path: Path) -> None:
 
 def test_bad_mlama_files(tmp_path: Path) -> None:
     folder = mlama(tmp_path, nested=False)
+    with pytest.raises(FileNotFoundError, match=r"no folder m_lama: give .* or an id on the Hugging Face hub as owner/name"):
+        load_facts("m_lama")
     with pytest.raises(ValueError, match="no facts in language 'zu': there are af, en"):
         read_mlama(folder, ["zu"])
     with (folder / "en" / "P19.jsonl").open("a", encoding="utf-8") as file:

@@ -67,6 +67,23 @@ def test_chinese_is_simplified_first_and_only_chinese() -> None:
         origin_types(table.assign(object=""))
 
 
+def test_pieces_behind_a_space_are_compared_too() -> None:
+    """To a byte-level tokenizer a word at the start of a name is another than behind a space."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = [("R", "o"), ("Ġ", "R"), ("ĠR", "o")]
+    vocab = {token: i for i, token in enumerate([*letters, *(a + b for a, b in merged)])}
+    backend = Tokenizer(models.BPE(vocab, merged))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    rows = [("en", "P20", "f", "ab Ro", "Ro xy"), ("en", "P20", "g", "ab Ro", "xy")]
+    table = pd.DataFrame(rows, columns=["language", "relation", "fact", "subject", "object"])
+    found = origin_types(table, tokenizer=PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert found.tolist() == ["wordpiece", "others"]
+
+
 def test_own_naming_relations_replace_those_of_mlama() -> None:
     table = pd.DataFrame([("en", "born", "f", "x", "y")], columns=["language", "relation", "fact", "subject", "object"])
     assert origin_types(table).tolist() == ["others"]
@@ -189,6 +206,8 @@ def test_recovery_against_hand_counts() -> None:
     assert "high overlap" not in found.index.get_level_values(0)
     with pytest.raises(ValueError, match="fact 'c' has no truth"):
         recovery(table, {"a": "en", "b": "en"})
+    with pytest.raises(ValueError, match=r"fact 'b': stated must name languages, .* got 3"):
+        recovery(table, {"a": "en", "b": 3, "c": "all"})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="no query"):
         recovery(table.head(0), {})
 

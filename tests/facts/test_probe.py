@@ -235,6 +235,11 @@ def test_what_cannot_be_asked_is_refused_before_the_model_runs() -> None:
         ValueError, match=r"set/facts.jsonl, line 7: the tokenizer leaves nothing of the candidate '.u200b"
     ):
         probe(model, one_fact(text="\u200b\u200b", **placed), progress=False)
+    listed = {"candidates": {("en", "r"): ("Lima", "\u200b")}, "listed": {("en", "r"): "set/relations.json, line 3"}}
+    with pytest.raises(
+        ValueError, match=r"set/relations.json, line 3: the tokenizer leaves nothing of the candidate '.u200b"
+    ):
+        probe(model, one_fact(**listed, **placed), progress=False)
     with pytest.raises(
         ValueError, match=r"set/facts.jsonl, line 7: with 1 masks the sentence has \d+ tokens, .* context of 48"
     ):

@@ -11,7 +11,7 @@ from mwork_lens.detect.probeless import mean_deviation, probeless_scores
 from mwork_lens.detect.probeless import probeless as language_neurons
 from mwork_lens.facts.factset import FactSet
 from mwork_lens.facts.overlaps import fact_overlaps
-from mwork_lens.facts.probeless import NEURONS, fact_activations, fact_neurons, probeless
+from mwork_lens.facts.probeless import NEURONS, FactNeurons, fact_activations, fact_neurons, probeless
 from mwork_lens.stats import Moments
 
 
@@ -104,6 +104,16 @@ def test_activations_of_an_encoder_are_those_at_its_masks(site: str) -> None:
     assert seen == len(held.table)
 
 
+def test_facts_known_by_rank_are_taken_with_as_many_masks_as_the_object_has() -> None:
+    model, _ = encoder()
+    held, asked = facts(), predictions(facts())
+    ranked = asked.assign(typed_rank=1, object_tokens=asked["masks"][::-1].to_numpy())
+    wanted = asked.assign(masks=ranked["object_tokens"])
+    by_rank = list(fact_activations(model, held, ranked, metric="typed"))
+    for found, expected in zip(by_rank, fact_activations(model, held, wanted), strict=True):
+        torch.testing.assert_close(found.h, expected.h)
+
+
 def test_activations_of_a_decoder_are_those_at_the_end_of_its_prompt() -> None:
     model, plain = decoder()
     held = facts()
@@ -135,6 +145,8 @@ def test_top_units_are_those_of_brute_force() -> None:
             assert neurons.sites == ("ffn",)
     assert found.bins(4).sum() == 7 * len(found.table)
     assert found.bins(22, language="de").shape == (3, 22)
+    every = FactNeurons(found.table.head(1).assign(units=[list(range(66))]), found.refused, (3, 22), "ffn")
+    assert set(every.bins(8).ravel()) == {2, 3}  # 8 does not divide 22: no bin is empty
 
 
 def test_small_groups_are_refused_and_listed_not_scored_as_the_same() -> None:
@@ -201,6 +213,8 @@ def test_bad_questions_are_refused() -> None:
         fact_neurons(model, held, asked.assign(fact=["other", *asked["fact"][1:]]), top=5)
     with pytest.raises(ValueError, match="'p1' has no template"):
         fact_neurons(model, held.only(relations=["p2"]), asked, top=5)
+    with pytest.raises(ValueError, match="language 'fr' was not asked: the predictions have en, de"):
+        fact_neurons(model, held, asked, top=5, languages=["en", "fr"])
     with pytest.raises(ValueError, match="0 bins of 22"):
         fact_neurons(model, held, asked, top=5).bins(0)
 

@@ -165,6 +165,17 @@ def test_bad_files_name_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "torn.txt.gz").write_bytes(gzip.compress(b"Rome Italy\n" * 100)[:30])
     with pytest.raises(ValueError, match=r"torn\.txt\.gz, line \d+: damaged gzip"):
         present(facts, {"en": tmp_path / "torn.txt.gz"})
+    packed = bytearray(gzip.compress(bytes(range(256)) * 50))
+    packed[20:60] = b"\xff" * 40
+    (tmp_path / "spoilt.txt.gz").write_bytes(packed)
+    with pytest.raises(ValueError, match=r"spoilt\.txt\.gz, line \d+: damaged gzip"):
+        present(facts, {"en": tmp_path / "spoilt.txt.gz"})
+    (tmp_path / "deep.jsonl").write_text('{"text": ' + "[" * 200_000, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"deep\.jsonl, line 1: expected a JSON object"):
+        present(facts, {"en": tmp_path / "deep.jsonl"})
+    (tmp_path / "wide.txt").write_bytes("Rome Italy\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"wide\.txt, line 1: holds a NUL character \(byte 1\)"):
+        present(facts, {"en": tmp_path / "wide.txt"})
     with pytest.raises(FileNotFoundError, match=r"none\.txt for the corpus of 'en'"):
         present(facts, {"en": tmp_path / "none.txt"})
     with pytest.raises(ValueError, match="names a file twice"):
