@@ -44,7 +44,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     from mwork_lens.plots.style import house_style, log_axis, make_figure, write_svg
 
     with house_style():
-        figure = make_figure(9.0, 3.0)
+        figure = make_figure(9.5, 3.0)
         left, right = figure.subplots(1, 2)
         left.plot(table["step"], table["loss"], color="#222222")
         log_axis(left, "y")
@@ -53,8 +53,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             right.plot(table["step"], table[f"{kind}, English"], color=colour, label=kind)
             right.plot(table["step"], table[f"{kind}, others"], color=colour, linestyle="--")
         right.set_ylim(-0.02, 1.02)
-        right.set_title("held-out answers, all tokens likeliest (dashed: mean of six others)")
-        right.legend(fontsize=7)
+        right.set_title("held-out answers (dashed: mean of six others)")
+        right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
         for axis in (left, right):
             axis.set_xlabel("step")
         write_svg(figure, path)

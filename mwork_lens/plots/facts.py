@@ -116,7 +116,10 @@ def factor_scatter(
         ]
         if said:
             axes.set_title(
-                f"{'; '.join(said)}; n = {int(held['languages'].iloc[0])}", fontsize=9, fontweight="normal", color=GREY
+                "\n".join([*said[:-1], f"{said[-1]}; n = {int(held['languages'].iloc[0])}"]),
+                fontsize=9,
+                fontweight="normal",
+                color=GREY,
             )
     return axes
 
