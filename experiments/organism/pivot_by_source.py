@@ -2,10 +2,11 @@
 
     python experiments/organism/pivot_by_source.py [--model organism] [--results experiments/organism/results]
 
-Facts of the world were stated in all languages, in English only, in the language asked only, or in one of the others: the truth that no study of a real
-model has. For every language, layer and source: mean probability of English tokens and of the language's own (token labels from texts of the world), with
-95 % intervals over facts. At the layer where English is largest over all facts of a language, facts stated in English only are compared with those
-stated in another language only - neither of which the language asked ever stated - by a permutation test. Writes pivot_by_source.csv, .json.
+Facts of the world were stated in all languages, in English only, in the language asked only, or in one of the others: the truth that no study of a
+real model has. For every language, layer and source: mean probability of English tokens and of the language's own (token labels from texts of the
+world), with 95 % intervals over facts. At the layer where English is largest over all facts of a language, facts stated in English only are compared
+with those stated in another language only - neither of which the language asked ever stated - by a permutation test.
+Writes pivot_by_source.csv and .json.
 """
 
 # pandas types a column as anything it might be
