@@ -176,16 +176,20 @@ class Bench:
 def begin(name: str, description: str | None, extend: Callable[[argparse.ArgumentParser], None] | None = None) -> Bench:
     """Read the command line and load model, tasks and texts; `description` is the script's docstring."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="local folder or hub id; default the embedded model")
+    parser.add_argument("--model", help="local folder or hub id; default the embedded `organism`")
     parser.add_argument("--tasks", type=Path, help="folder of <task>.jsonl; default the embedded ones")
     parser.add_argument(
-        "--texts", default="embedded", help="folder of <language>.txt or .jsonl; default the embedded texts"
+        "--texts",
+        help="folder of <language>.txt or .jsonl, `organism` or `embedded`; default those of the organism's own world for it, "
+        "else `embedded` (natural sentences)",
     )
     parser.add_argument("--languages", nargs="+", help="codes; default all that texts and tasks have")
     parser.add_argument("--draws", type=int, default=20, help="random controls")
     parser.add_argument("--limit", type=int, default=144, help="documents per language at most")
     parser.add_argument(
-        "--ask", nargs="+", help="names of tasks; default those named like an ability, else all there are"
+        "--ask",
+        nargs="+",
+        help="tasks by name, or by the ability that their name ends in; default one an ability, else all there are",
     )
     parser.add_argument("--items", type=int, default=24, help="items per task and language at most")
     parser.add_argument("--length", type=int, help="tokens per document at most; default all")
@@ -204,6 +208,7 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
         extend(parser)
     given = parser.parse_args()
     given.out = given.out or Path("runs/mwork-smoke" if given.smoke else "runs/mwork")
+    given.texts = given.texts or ("organism" if given.model in (None, "organism") else "embedded")
     if given.smoke:
         given.languages = given.languages or ["en", "zh"]
         given.limit, given.items, given.draws, given.length = min(given.limit, 12), 3, min(given.draws, 3), 32
@@ -214,6 +219,8 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
     texts = mw.load_corpora(given.texts, limit=given.limit)
     known = [x for x in texts if any(x in task.languages for task in tasks.values())] if tasks else list(texts)
     chosen = given.languages or known
+    if lost := sorted({x for task in tasks.values() for x in task.languages} - set(texts)):
+        print(f"{name}: tasks but no texts, so left out: {', '.join(lost)}", flush=True)
     if missing := [language for language in chosen if language not in known]:
         raise SystemExit(f"{missing[0]!r} is not among the languages of both texts and tasks: {', '.join(known)}")
     if ENGLISH not in chosen or len(chosen) < 2:
@@ -237,16 +244,34 @@ def _tasks(folder: Path | None) -> list[mw.Task]:
 
 
 def need(bench: Bench, *abilities: str) -> list[mw.Task]:
-    """The tasks of --ask, or of these abilities; by default one a name of an ability, or all there are."""
-    wanted = bench.arguments.ask or [name for name in (abilities or ABILITIES) if name in bench.tasks]
-    if missing := [name for name in wanted if name not in bench.tasks]:
-        raise SystemExit(f"no task {missing[0]!r} (--ask): there are {', '.join(bench.tasks) or 'none'}")
-    found = [bench.tasks[name] for name in wanted] or list(bench.tasks.values())
-    if not (found := [task for task in found if task.ability in (abilities or ABILITIES)]):
-        raise SystemExit(
-            f"no task of {', '.join(abilities or ABILITIES)}: there are {', '.join(bench.tasks) or 'none'}"
-        )
-    return found
+    """The tasks of --ask, or of these abilities; by default one an ability, named like it, or all there are."""
+    allowed = abilities or ABILITIES
+    if asked := bench.arguments.ask:
+        found = [_named(bench, name) for name in asked]
+        if missing := [name for name, task in zip(asked, found, strict=True) if task is None]:
+            raise SystemExit(f"no task {missing[0]!r} (--ask): there are {', '.join(bench.tasks) or 'none'}")
+    else:
+        found = [_of_ability(bench, ability) for ability in allowed]
+        if not any(found):
+            found = list(bench.tasks.values())
+    kept = {task.name: task for task in found if task is not None and task.ability in allowed}
+    if not kept:
+        raise SystemExit(f"no task of {', '.join(allowed)}: there are {', '.join(bench.tasks) or 'none'}")
+    return list(kept.values())
+
+
+def _named(bench: Bench, name: str) -> mw.Task | None:
+    """The task of this name or, if there is none, that whose name ends in it: `cloze` is `organism-cloze`."""
+    if name in bench.tasks:
+        return bench.tasks[name]
+    ends = tuple(f"{mark}{name}" for mark in "-_/. ")
+    return next((task for known, task in bench.tasks.items() if known.endswith(ends)), None)
+
+
+def _of_ability(bench: Bench, ability: str) -> mw.Task | None:
+    """The task of an ability that is named like it: `understanding`, or `organism-understanding`."""
+    task = _named(bench, ability)
+    return task if task is not None and task.ability == ability else None
 
 
 def signed(value: float, digits: int = 1, scale: float = 1.0) -> str:

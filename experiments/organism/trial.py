@@ -74,7 +74,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="organism", help="local folder or hub id; default the embedded organism")
     parser.add_argument(
-        "--texts", default="embedded", help="folder of <language>.txt or .jsonl; default the embedded texts"
+        "--texts",
+        help="folder of <language>.txt or .jsonl, `organism` or `embedded`; default those of the organism's own world for it, "
+        "else `embedded` (natural sentences)",
     )
     parser.add_argument("--tasks", nargs="*", default=[], help="task files, or names of embedded tasks")
     parser.add_argument("--languages", nargs="+", help="codes, in this order; default all")
@@ -97,6 +99,7 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.out = arguments.out or Path("runs/trial-smoke" if arguments.smoke else "runs/trial")
     arguments.results = arguments.results or arguments.out / "results"
+    arguments.texts = arguments.texts or ("organism" if arguments.model == "organism" else "embedded")
     if arguments.smoke:
         arguments.languages = arguments.languages or ["en", "zh"]
         arguments.limit, arguments.documents, arguments.length, arguments.scored, arguments.resamples = 12, 2, 16, 6, 5
