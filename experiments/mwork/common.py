@@ -185,6 +185,12 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
     )
     parser.add_argument("--languages", nargs="+", help="codes; default all that texts and tasks have")
     parser.add_argument("--draws", type=int, default=20, help="random controls")
+    parser.add_argument(
+        "--set-draws",
+        type=int,
+        default=2000,
+        help="random controls of what only counts neurons and never runs the model",
+    )
     parser.add_argument("--limit", type=int, default=144, help="documents per language at most")
     parser.add_argument(
         "--ask",
@@ -212,6 +218,7 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
     if given.smoke:
         given.languages = given.languages or ["en", "zh"]
         given.limit, given.items, given.draws, given.length = min(given.limit, 12), 3, min(given.draws, 3), 32
+        given.set_draws = min(given.set_draws, 50)
     model = mw.load_model(*([given.model] if given.model else []))
     with warnings.catch_warnings():
         warnings.simplefilter("default")
