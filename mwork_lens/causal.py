@@ -61,6 +61,9 @@ class Effects:
     def regroup(self, group: Callable[[str], str | None]) -> "Effects":
         """With other groups, such as `lambda name: name.split("/")[0]`; documents whose group becomes None are left out.
 
+        A document is named with what its new group no longer says (`text/d0` of `en/text`), so that parallel documents are parallel still; with the
+        whole old group where several are joined under a name that is part of none of them.
+
         Raises:
             ValueError: No document is left.
         """
@@ -68,7 +71,8 @@ class Effects:
         kept = [i for i, name in enumerate(named) if name is not None]
         if not kept:
             raise ValueError(f"no document is left: the groups were {', '.join(dict.fromkeys(self.groups))}")
-        prefix = [self.groups[i] if named[i] != self.groups[i] else "" for i in kept]
+        joined = [name for name in set(named) if len({self.groups[i] for i in kept if named[i] == name}) > 1]
+        prefix = [_rest(self.groups[i], named[i], named[i] in joined) for i in kept]
         return Effects(
             {site: values[..., kept] for site, values in self.effect.items()},
             tuple(f"{old}/{self.documents[i]}".lstrip("/") for old, i in zip(prefix, kept, strict=True)),
@@ -242,6 +246,16 @@ def _rows(model: Any, texts: Texts) -> list[tuple[str, str, Tokens]]:
             raise ValueError(f"group {group!r} has two documents named {name!r}: names must differ")
         seen.add((group, name))
     return [(group, name, _cut(row, f"{group}/{name}")) for group, name, row in rows]
+
+
+def _rest(old: str, new: str, joined: bool) -> str:
+    """What of a group's old name its new one does not say."""
+    left = old.split("/")
+    for piece in new.split("/"):
+        if piece not in left:
+            return old if joined else ""
+        left.remove(piece)
+    return "/".join(left)
 
 
 def _first(pair: tuple[int, Tokens]) -> int:

@@ -200,7 +200,7 @@ def effects():
 def test_means_are_ratios_of_sums():
     by_language = effects().regroup(lambda name: name.split("/")[0])
     assert by_language.groups == ("en", "en", "de", "de")
-    assert by_language.documents == ("en/a/x", "en/b/y", "de/a/x", "de/a/y")
+    assert by_language.documents == ("a/x", "b/y", "a/x", "a/y")
     mean = by_language.per_token()
     torch.testing.assert_close(mean["en"]["q"][0], torch.tensor([1 / 4, 9 / 4, 17 / 4], dtype=torch.double))
     weights = {"en": torch.tensor([2.0, 0.0]), "de": torch.tensor([1.0, 1.0])}
@@ -208,6 +208,8 @@ def test_means_are_ratios_of_sums():
     some = effects().regroup(lambda name: name if name.endswith("/a") else None)
     assert some.groups == ("en/a", "de/a", "de/a")
     assert some.documents == ("x", "x", "y")
+    renamed = effects().regroup({"en/a": "English", "en/b": "English", "de/a": "German"}.get)
+    assert renamed.documents == ("en/a/x", "en/b/y", "x", "y")
     with pytest.raises(ValueError, match="no document is left: the groups were en/a, en/b, de/a"):
         effects().regroup(lambda name: None)
 

@@ -110,6 +110,15 @@ def test_intervals_hold_the_value_and_shrink_with_documents():
     assert again.equals(wide)
 
 
+def test_regrouped_languages_are_drawn_jointly_as_directly_grouped_ones_are():
+    truth, candidate = effects(5, noise=1.0), {"x": noise()}
+    expected = trial(candidate, truth, resamples=20)
+    long = dataclasses.replace(truth, groups=tuple(f"{group}/text" for group in truth.groups))
+    assert trial(candidate, long.regroup(lambda name: name.split("/")[0]), resamples=20).equals(expected)
+    numbered = dataclasses.replace(truth, groups=tuple({"en": "1", "de": "2", "zh": "3"}[g] for g in truth.groups))
+    assert trial(candidate, numbered.regroup({"1": "en", "2": "de", "3": "zh"}.get), resamples=20).equals(expected)
+
+
 def test_the_order_of_documents_does_not_matter():
     truth, candidate = effects(5, noise=1.0), {"x": noise()}
     order = list(reversed(range(len(truth.groups))))
