@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .ablation import stacked
 from .corpora import Corpus, Tokens, pad
-from .evaluate import Prepared, prepare, require_causal
+from .evaluate import Prepared, document_nll, prepare, require_causal
 from .measure import claim_folder
 from .models import describe, fingerprint
 from .sites import NEURON_SITES, Site, n_layers, require_sites, shape_of
@@ -162,7 +162,7 @@ def ablation_effects(
     Raises:
         ValueError: The model sees what it predicts or is in half precision; a document without a scored token, or named twice; an unknown site
             or layer; `size` or `stack` is not positive; logits are not finite.
-        FileExistsError: `out` holds another run, or this one and `resume` is False.
+        FileExistsError: `out` holds another run (one under other edits, too), or this one and `resume` is False.
         NotImplementedError: The FFN site of a mixture of experts.
         RuntimeError: Nothing agrees with `deactivate` on this model.
     """
@@ -179,6 +179,7 @@ def ablation_effects(
         "texts": content_hash([(g, n, r.ids.tolist(), r.keep.tolist()) for g, n, r in rows])
     }
     if out is not None:
+        identity["state"] = content_hash([document_nll(model, batch).tolist() for batch in batches])  # edits in force
         claim_folder(Path(out), identity, resume=resume)
     cost = plan(model, texts, sites=chosen, layers=depth)
     way = stacked(model, batches[-1], chosen, depth)

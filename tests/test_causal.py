@@ -151,6 +151,21 @@ def test_edits_in_force_apply(llama):
     assert plain.effect["v"][0].isnan().all()  # not measured
 
 
+def test_effects_under_other_edits_are_not_read_back(llama, tmp_path):
+    def run():
+        return ablation_effects(
+            llama, {"en": [batch(6)]}, sites=["v"], layers=[1], out=tmp_path, resume=True, progress=False
+        )
+
+    first = run()
+    assert torch.equal(run().effect["v"][1], first.effect["v"][1])
+    with (
+        applied(llama, scale(NeuronSet.of([("ffn", 0, 1)], shape_of(llama)), 3.0)),
+        pytest.raises(FileExistsError, match=r"another run .*state"),
+    ):
+        run()
+
+
 def test_the_model_is_left_as_it_was(llama):
     tokens = batch(6)
     before = document_nll(llama, tokens)
