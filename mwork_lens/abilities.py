@@ -34,7 +34,7 @@ from .neurons import NeuronSet
 from .sites import NEURON_SITES
 from .stages import Stages
 from .storage import Run, content_hash, reuse, save
-from .tasks.ask import WRITTEN
+from .tasks.ask import WRITTEN, behaviour, identifier_facts, prepare_items
 from .tasks.run import answer_scores
 from .tasks.task import Task
 from .writing.identify import Identifier
@@ -172,7 +172,8 @@ def ability_scores(
         seed: Of the draws.
         size: Texts per batch.
         identify: Identifier for the language of generated text.
-        folder: Where finished parts are kept: one file per target, row, and ten draws.
+        folder: Where finished parts are kept: one file per target, row, and ten draws. They are found by content, what the model as it is now
+            (edits included) and the identifier say to a probe among it.
         progress: Show a progress bar.
 
     Returns:
@@ -198,18 +199,20 @@ def ability_scores(
     blocks: dict[tuple[str, str, int], list[Condition]] = {}
     for one in plan:
         blocks.setdefault((one.target, one.row, -1 if one.draw < 0 else one.draw // _DRAWS), []).append(one)
-    facts = [
-        fingerprint(model),
-        score,
-        size,
-        None if identify is None else [type(identify).__name__, identify.languages],
-    ]
     options: dict[str, Any] = {"size": size, "identify": identify, "progress": False}
+
+    held = [task.only([x for x in task.languages if x in own or x == ENGLISH]) for task in asked]
+    facts: list[Any] = [fingerprint(model), score, size]
+    if folder is not None:
+        facts.append(identifier_facts(identify))
+        facts += [
+            behaviour(model, prepare_items(model, task, x, identify)) for task in held for x in task.languages
+        ]  # edits in force
 
     def kept(name: str, chosen: Sequence[Task], block: Sequence[Condition]) -> pd.DataFrame:
         """Rows of one block: read, or made and kept."""
         prints = [task.fingerprint(x) for task in chosen for x in task.languages]
-        key = content_hash(facts, prints, [[one.label, sorted(one.units)] for one in block])
+        key = content_hash(facts, prints, [[one.label, one.of, sorted(one.units)] for one in block])
         path = None if folder is None else folder / "abilities" / f"{name}-{key[:12]}.parquet"
         if (found := reuse(path, key, "asking these items again")) is None:
             acting = {one.label: (lambda units=one.units: deactivate(model, units)) for one in block if one.units}
@@ -220,7 +223,6 @@ def ability_scores(
                 save(found, path, Run("abilities", {"key": key}, describe(model)))
         return found
 
-    held = [task.only([x for x in task.languages if x in own or x == ENGLISH]) for task in asked]
     tables = [kept(f"baseline-{score}", held, ())]
     with tqdm(total=len(blocks), unit="part", desc="abilities", disable=not progress) as bar:
         for (target, row, number), block in blocks.items():

@@ -1,6 +1,7 @@
 """The MWork tables: parts against loops, scores against single calls, tables against hand-worked numbers; what they must find, and not."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,15 @@ from mwork_lens.abilities import (
 )
 from mwork_lens.ability_tables import CHANGES, GRID, ability_changes, ability_grid, cohen_h, holm
 from mwork_lens.detect.chance import p_value
-from mwork_lens.interventions import deactivate
+from mwork_lens.edits import applied
+from mwork_lens.interventions import deactivate, scale
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.sites import shape_of
 from mwork_lens.stages import Stages
 from mwork_lens.tasks.run import answer_nll, answer_scores
 from mwork_lens.tasks.tables import ability_delta
 from mwork_lens.tasks.task import Item, Task
+from mwork_lens.writing.identify import as_identifier
 
 SPLIT = Stages.of(5, understanding=2, generation=1)
 SHAPES = {"q": (5, 6), "v": (5, 4), "ffn": (5, 9)}
@@ -234,6 +237,24 @@ def test_other_sets_or_items_are_not_read_back(five, three, tmp_path):
     assert (
         len(part_of(three["fr"], THREE, "U")) == one(swapped, target="de", row="U", neurons="specific")["count"].iloc[0]
     )
+
+
+def test_parts_under_other_edits_neurons_of_others_and_identifiers_are_not_read_back(five, three, tmp_path):
+    def run(own=three, tasks=(TASK,), **options):
+        return ability_scores(five, tasks, own, THREE, folder=tmp_path, progress=False, **FEW, **options)
+
+    plain = run()
+    with applied(five, scale(NeuronSet.of([("ffn", 0, 1)], shape_of(five)), 30.0)):
+        assert not np.allclose(run()["score"][:9], plain["score"][:9])
+    pd.testing.assert_frame_equal(run(), plain)
+    renamed = {"en": three["fr"], "de": three["de"]}  # the other language is now English, with the same neurons
+    assert one(run(renamed), target="de", neurons="other")["of"].unique().tolist() == ["en"]
+    write = replace(TASK, how="generate", metric="fidelity", max_new_tokens=3)
+    for language in ("en", "de"):
+        told = run(tasks=[write], score="accuracy", identify=as_identifier(lambda x, y=language: y, ["en", "de", "fr"]))
+        assert set(told.dropna(subset=["score"]).groupby("language")["score"].max().pipe(lambda x: x[x > 0]).index) == {
+            language
+        }
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,14 @@ from .task import Item, Normalise, Task
 WRITTEN = ("exact", "f1", "rouge_l", "number", "fidelity")
 """Scores of generated text; nan elsewhere."""
 
+_SENTENCES = (
+    "The house stands by the river, and nobody lives there now.", "Das Haus steht am Fluss, und niemand wohnt mehr dort.",
+    "La maison est au bord de la rivière.", "La casa está junto al río.", "Nyumba iko kando ya mto.", "Дом стоит у реки.", "房子在河边。",
+    "家は川のそばにあります。", "บ้านอยู่ริมแม่น้ำ", "ఇల్లు నది పక్కన ఉంది.", "বাড়িটি নদীর ধারে।", "البيت بجانب النهر.",
+    "Paris", "no", "die in", "xqz vrtk", "42", "",
+)  # fmt: skip
+"""Sentences, short words that several languages have, and noise: what tells identifiers apart."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -102,6 +110,19 @@ def behaviour(model: Any, ready: Ready) -> str:
         few = min(3, ready.task.max_new_tokens)
         steps = generate(model, [ready.items[0].prompt], max_new_tokens=few)[0].ids
     return content_hash(logits.float().cpu().contiguous().numpy().tobytes(), list(steps))
+
+
+def identifier_facts(identify: Identifier | None) -> Any:
+    """What of an identifier decides its answers, as far as it can be told: its kind, its settings, and what it says to some sentences."""
+    if identify is None:
+        return None
+    said = []
+    for text in _SENTENCES:
+        try:
+            said.append(identify(text))
+        except ValueError as error:  # a language it should not have named
+            said.append(str(error))
+    return [type(identify).__name__, list(identify.languages), getattr(identify, "certain", None), said]
 
 
 def ask(model: Any, ready: Ready, size: int, normalise: Normalise, identify: Identifier | None) -> dict[str, Any]:

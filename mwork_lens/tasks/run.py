@@ -26,7 +26,7 @@ from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..storage import Run, content_hash, reuse, save
 from ..writing.identify import Identifier
-from .ask import WRITTEN, Ready, ask, behaviour, prepare_items
+from .ask import WRITTEN, Ready, ask, behaviour, identifier_facts, prepare_items
 from .task import Normalise, Task
 
 Condition = Callable[[], AbstractContextManager[Any]] | None
@@ -90,7 +90,7 @@ def answer_scores(
         "model": fingerprint(model),
         "size": size,
         "normalise": normalise,
-        "identify": _facts(identify),
+        "identify": None if out is None else identifier_facts(identify),
     }
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -189,10 +189,3 @@ def _block(
             }
             save(scored, path, Run("tasks", facts, describe(model), {ready.language: items}))
     return scored
-
-
-def _facts(identify: Identifier | None) -> Any:
-    """What of an identifier decides its answers, as far as it can be told."""
-    if identify is None:
-        return None
-    return [type(identify).__name__, list(identify.languages), getattr(identify, "certain", None)]
