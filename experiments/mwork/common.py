@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 import mwork_lens as mw
+from mwork_lens.ability_tables import holm
 from mwork_lens.storage import content_hash, reuse, save, write_json, write_text
 from mwork_lens.tasks.ask import fitting
 from mwork_lens.tasks.files import embedded_folder
@@ -279,6 +281,17 @@ def _of_ability(bench: Bench, ability: str) -> mw.Task | None:
     """The task of an ability that is named like it: `understanding`, or `organism-understanding`."""
     task = _named(bench, ability)
     return task if task is not None and task.ability == ability else None
+
+
+def corrected(grids: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `ability_grid` as one, its p-values corrected over all rows of a task: one grid only knows of its own rows."""
+    table = pd.concat(grids, ignore_index=True)
+    for name in ("non_eng", "delta"):
+        for _, part in table[table[f"p_{name}"].notna()].groupby("task", sort=False):
+            table.loc[part.index, f"holm_{name}"] = holm(part[f"p_{name}"].to_numpy(float))
+            table.loc[part.index, f"bh_{name}"] = false_discovery_control(part[f"p_{name}"])
+            table.loc[part.index, f"fisher_holm_{name}"] = holm(part[f"fisher_{name}"].to_numpy(float))
+    return table
 
 
 def signed(value: float, digits: int = 1, scale: float = 1.0) -> str:

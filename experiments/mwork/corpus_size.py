@@ -5,6 +5,7 @@
 Samples are nested: the first documents of each language. Coverage: of the token types that belong to a language (labels by counts over all its texts;
 types that languages share belong to none), the share that the sample holds. Effect: own neurons off in all layers, log-likelihood of the reference
 answers, beside --draws random sets of the same size. Sets shrink as documents are added, since a neuron must be active in --consensus of them.
+Corrections are over the sizes of a task.
 """
 
 # pandas types a column as anything it might be
@@ -18,7 +19,7 @@ from operator import add
 
 import numpy as np
 import pandas as pd
-from common import ENGLISH, Bench, begin, interval, markdown, need, signed
+from common import ENGLISH, Bench, begin, corrected, interval, markdown, need, signed
 
 import mwork_lens as mw
 from mwork_lens.abilities import EVERYWHERE
@@ -76,7 +77,7 @@ def run(bench: Bench) -> None:
     sets["jaccard"] = [
         mw.jaccard(found[n][x], last[x]) for n, x in zip(sets["documents"], sets["language"], strict=True)
     ]
-    grid = pd.concat(tables, ignore_index=True)
+    grid = corrected(tables)
     report(bench, sets, grid)
 
 
@@ -94,11 +95,12 @@ def report(bench: Bench, sets: pd.DataFrame, grid: pd.DataFrame) -> None:
         )
         lines.append([
             row["task"], row["documents"], "–", f"{mean['consistent']:.0f}", f"{mean['specific']:.0f}", f"{mean['coverage']:.0%}",
-            f"{mean['jaccard']:.2f}", interval(row, "d_non_eng", 2), interval(row, "delta", 2), by_chance, f"{row['p_delta']:.3f}",
+            f"{mean['jaccard']:.2f}", interval(row, "d_non_eng", 2), interval(row, "delta", 2), by_chance,
+            f"{row['p_delta']:.3f} ({row['holm_delta']:.3f})",
         ])  # fmt: skip
     head = [
         "task", "documents", "paper", "ours: consistent", "specific", "token types seen", "Jaccard with the last", "dn-Eng, nats",
-        "Delta", "Delta of random sets", "p",
+        "Delta", "Delta of random sets", "p (Holm)",
     ]  # fmt: skip
     from mwork_lens.plots.abilities import sweep_curves
 

@@ -4,6 +4,7 @@
 
 Every N1 and every N2 that leaves the other stages a layer, beside --draws random sets with as many neurons in every site and layer. The paper swept
 XQuAD-Zh on Mistral (numbers not obtainable) and settles on a quarter and an eighth of the layers: harm should grow with N1 and stay small with N2.
+Corrections are over the whole sweep; the smallest p that Holm's can leave is (rows of the sweep) / (draws + 1).
 """
 
 # pandas types a column as anything it might be
@@ -12,11 +13,10 @@ XQuAD-Zh on Mistral (numbers not obtainable) and settles on a quarter and an eig
 
 import argparse
 
-import pandas as pd
-from common import ENGLISH, Bench, begin, interval, markdown, need, signed
+from common import ENGLISH, Bench, begin, corrected, interval, markdown, need, signed
 
 import mwork_lens as mw
-from mwork_lens.ability_tables import ability_grid, holm
+from mwork_lens.ability_tables import ability_grid
 
 
 def more(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +41,7 @@ def run(bench: Bench) -> None:
                 [only], own, stages=split, score=given.metric, rows=(row,), draws=given.draws, others=False
             )
             tables.append(ability_grid(scores, seed=given.seed).assign(panel=name, layers=count))
-    table = pd.concat(tables, ignore_index=True)
-    chosen = (table["neurons"] == "specific") & table["p_delta"].notna()
-    for name in ("non_eng", "delta"):
-        table.loc[chosen, f"holm_{name}"] = holm(table.loc[chosen, f"p_{name}"].to_numpy(float))  # over the whole sweep
+    table = corrected(tables)  # over the whole sweep
     lines = []
     for _, row in table[table["neurons"] == "specific"].iterrows():
         same = (table["panel"] == row["panel"]) & (table["layers"] == row["layers"]) & (table["neurons"] == "random")

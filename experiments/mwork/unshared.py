@@ -4,7 +4,7 @@
 
 Three sets per language, in all layers: all it activates consistently, those of them that English does not, and those that English shares. Beside
 each, --draws random sets with as many neurons in every site and layer, by log-likelihood of the reference answer. The paper's appendix compares the
-first two (numbers not obtainable): without the shared ones, English should be spared.
+first two (numbers not obtainable): without the shared ones, English should be spared. Corrections are over the three sets of a task.
 """
 
 # pandas types a column as anything it might be
@@ -12,7 +12,7 @@ first two (numbers not obtainable): without the shared ones, English should be s
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false
 
 import pandas as pd
-from common import ENGLISH, Bench, begin, interval, markdown, need, signed
+from common import ENGLISH, Bench, begin, corrected, interval, markdown, need, signed
 
 from mwork_lens.abilities import EVERYWHERE
 from mwork_lens.ability_tables import ability_changes, ability_grid
@@ -35,7 +35,7 @@ def run(bench: Bench) -> None:
         scores = bench.scores(tasks, own, rows=(EVERYWHERE,), draws=given.draws, others=False)
         tables.append(ability_grid(scores, seed=given.seed).assign(row=kind))
         per_language.append(ability_changes(scores).assign(row=kind))
-    table = pd.concat(tables, ignore_index=True)
+    table = corrected(tables)
     lines = []
     for _, row in table[table["neurons"] == "specific"].iterrows():
         same = (table["task"] == row["task"]) & (table["row"] == row["row"]) & (table["neurons"] == "random")
@@ -46,7 +46,7 @@ def run(bench: Bench) -> None:
         by_chance = (
             f"{signed(chance['delta'], 2)} ({signed(chance['delta_low'], 2)} to {signed(chance['delta_high'], 2)})"
         )
-        p = f"{row['p_delta']:.3f} ({row['fisher_delta']:.3f})"
+        p = f"{row['p_delta']:.3f} ({row['fisher_delta']:.3f}, Holm {row['fisher_holm_delta']:.3f})"
         lines.append(
             [
                 row["task"],
@@ -70,7 +70,7 @@ def run(bench: Bench) -> None:
         "Delta",
         "Delta of random sets",
         "z",
-        "p (Fisher)",
+        "p (Fisher, its Holm)",
         "agrees",
     ]
     from mwork_lens.plots.abilities import ability_deltas
