@@ -67,12 +67,25 @@ def ability_changes(scores: pd.DataFrame, *, score: str = "score") -> pd.DataFra
     if (lost := known.isna().to_numpy() & table[score].notna().to_numpy()).any():
         row = table[lost].iloc[0]
         raise ValueError(f"the baseline has no score of item {row['item']!r} of {row['task']!r} in {row['language']!r}")
+    _require_all(scores[none], table)
     table = table.assign(change=table[score].to_numpy(float) - known.to_numpy(float))
     keys = ["task", "ability", "metric", *CONDITION]
     means = table.assign(side=np.where(table["language"] == ENGLISH, "d_eng", "d_own"))
     wide = means.groupby([*keys, "side"], sort=False)["change"].apply(lambda x: x.mean(skipna=False)).unstack("side")
     found = wide.reset_index().rename_axis(columns=None)
     return found.assign(delta=found["d_eng"] - found["d_own"])[list(CHANGES)]
+
+
+def _require_all(before: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Refuse a condition that lacks items of the baseline, of English or its target."""
+    asked = {key: set(part) for key, part in before.groupby(["task", "language"], sort=False)["item"]}
+    held = {key: set(part) for key, part in table.groupby(["task", *CONDITION, "language"], sort=False)["item"]}
+    for task, *condition in dict.fromkeys(key[:-1] for key in held):
+        for language in (ENGLISH, condition[0]):
+            lost = asked.get((task, language), set()) - held.get((task, *condition, language), set())
+            if lost:
+                named = ", ".join(f"{name} {value}" for name, value in zip(CONDITION, condition, strict=True))
+                raise ValueError(f"a condition has no score of item {min(lost)!r} of {task!r} in {language!r}: {named}")
 
 
 def ability_grid(

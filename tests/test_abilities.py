@@ -398,6 +398,10 @@ def test_scores_that_make_no_table_are_refused():
     lost = (scores["neurons"] == "none") & (scores["language"] == "de") & (scores["item"] == "2")
     with pytest.raises(ValueError, match="the baseline has no score of item '2' of 't' in 'de'"):
         ability_grid(scores[~lost])
+    dropped = (scores["neurons"] == "specific") & (scores["language"] == "de") & (scores["item"] == "2")
+    for whole in (dropped, (scores["neurons"] == "specific") & (scores["language"] == "en")):
+        with pytest.raises(ValueError, match=r"a condition has no score of item '\d' of 't' in '..': target de, row U"):
+            ability_grid(scores[~whole])
 
 
 # --- corrections
