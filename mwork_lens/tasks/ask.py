@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..capture import forward
 from ..corpora import context_length, pad
@@ -19,6 +20,8 @@ from .task import Item, Normalise, Task
 WRITTEN = ("exact", "f1", "rouge_l", "number", "fidelity")
 """Scores of generated text; nan elsewhere."""
 
+_PROBED = 8
+"""Items of a language whose answer tells what state the model is in."""
 _SENTENCES = (
     "The house stands by the river, and nobody lives there now.", "Das Haus steht am Fluss, und niemand wohnt mehr dort.",
     "La maison est au bord de la rivière.", "La casa está junto al río.", "Nyumba iko kando ya mto.", "Дом стоит у реки.", "房子在河边。",
@@ -38,8 +41,8 @@ class Ready:
     names: tuple[str, ...]
     rows: tuple[tuple[Continuation, ...], ...] = ()
     """Per item, its choices, or its reference answer; empty for generation."""
-    probe: tuple[int, ...] = ()
-    """The first prompt's tokens."""
+    probe: tuple[tuple[int, ...], ...] = ()
+    """Tokens of up to `_PROBED` items, spread over all: the prompt, with its first answer or choice where none is written."""
 
 
 def prepare_items(model: Any, task: Task, language: str, identify: Identifier | None) -> Ready:
@@ -56,7 +59,7 @@ def prepare_items(model: Any, task: Task, language: str, identify: Identifier | 
         asked = [item.choices if task.how == "choose" else item.answers[:1] for item in items]
         wholes = [[item.joined(text) for text in texts] for item, texts in zip(items, asked, strict=True)]
         rows = tuple(map(tuple, continuations(model, prompts, wholes, names)))
-        return Ready(task, language, items, names, rows, rows[0][0].ids[: rows[0][0].start])
+        return Ready(task, language, items, names, rows, tuple(rows[i][0].ids for i in _spread(len(items))))
     if identify is not None:
         require_identifiable(identify, language)
     elif task.metric == "fidelity":
@@ -70,7 +73,7 @@ def prepare_items(model: Any, task: Task, language: str, identify: Identifier | 
             )
         if len(ids) < 2:
             raise ValueError(f"{name} has {len(ids)} token(s): a prompt to generate from needs at least 2")
-    return Ready(task, language, items, names, (), tuple(held[0]))
+    return Ready(task, language, items, names, (), tuple(tuple(held[i]) for i in _spread(len(items))))
 
 
 def fitting(model: Any, task: Task) -> Task:
@@ -100,16 +103,25 @@ def fitting(model: Any, task: Task) -> Task:
 
 
 def behaviour(model: Any, ready: Ready) -> str:
-    """Hash of what the model, as it is now, says to the first prompt: an edit that changes it gives another block.
+    """Hash of what the model, as it is now, says to some prompts: an edit that changes it gives another block.
 
-    Where text is generated, a step after the prompt is taken too.
+    Where text is generated, a step after each prompt is taken too.
     """
-    logits = forward(model, pad([ready.probe], "", (), bos=None))
-    steps: tuple[int, ...] = ()
+    said = []
+    for ids in ready.probe:  # one by one: the logits of a batch can be larger than the model
+        logits = forward(model, pad([ids], "", (), bos=None))
+        said.append(content_hash(logits.float().cpu().contiguous().numpy().tobytes()))
+    steps = []
     if ready.task.how == "generate":
         few = min(3, ready.task.max_new_tokens)
-        steps = generate(model, [ready.items[0].prompt], max_new_tokens=few)[0].ids
-    return content_hash(logits.float().cpu().contiguous().numpy().tobytes(), list(steps))
+        prompts = [ready.items[i].prompt for i in _spread(len(ready.items))]
+        steps = [list(one.ids) for one in generate(model, prompts, max_new_tokens=few)]
+    return content_hash(said, steps)
+
+
+def _spread(items: int) -> list[int]:
+    """Up to `_PROBED` numbers of items, first and last among them."""
+    return sorted({round(at) for at in np.linspace(0, items - 1, _PROBED)})
 
 
 def identifier_facts(identify: Identifier | None) -> Any:
@@ -163,9 +175,22 @@ def _choose(model: Any, ready: Ready, size: int, normalise: str) -> dict[str, An
 
 def _write(model: Any, ready: Ready, size: int, identify: Identifier | None) -> dict[str, Any]:
     task, language = ready.task, ready.language
-    made = generate(
-        model, [item.prompt for item in ready.items], max_new_tokens=task.max_new_tokens, stop=task.stop, size=size
-    )
+    finite: list[torch.Tensor] = []
+
+    def look(module: Any, args: Any, output: Any) -> None:
+        finite.append(output.logits[:, -1].amax(-1).isfinite().all())
+
+    handle = model.original_model.register_forward_hook(look)
+    try:
+        made = generate(
+            model, [item.prompt for item in ready.items], max_new_tokens=task.max_new_tokens, stop=task.stop, size=size
+        )
+    finally:
+        handle.remove()
+    if not all(map(bool, finite)):
+        raise ValueError(
+            f"NaN or infinite logits while {task.name!r} was written in {language!r}: load the model with dtype='float32', or soften the edit"
+        )
     texts = [one.text.strip() for one in made]
     measured = {
         name: [

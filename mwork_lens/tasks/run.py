@@ -65,7 +65,7 @@ def answer_scores(
         normalise: How the likelihoods of choices are compared: their `sum`, or that per `token` or `character`.
         out: Folder in which every finished block (condition, task, language) is kept; None keeps nothing.
         resume: Use the finished blocks in `out`. They are found by content (items, settings, label of the condition, and what the model under it
-            says to a probe, the first prompt and two steps), so tasks and conditions may have been added since. Conditions that act on the steps
+            says to a probe, up to 8 items and steps after them), so tasks and conditions may have been added since. Conditions that act on the steps
             after a prompt only should differ in their labels.
         progress: Show a progress bar.
 

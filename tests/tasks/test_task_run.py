@@ -17,7 +17,7 @@ from mwork_lens.interventions import deactivate, scale, zero
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.sites import shape_of
 from mwork_lens.storage import load_run
-from mwork_lens.tasks.ask import fitting
+from mwork_lens.tasks.ask import behaviour, fitting, prepare_items
 from mwork_lens.tasks.run import NLL, ROWS, answer_nll, answer_scores
 from mwork_lens.tasks.task import Item, Task
 from mwork_lens.writing.generate import generate
@@ -273,6 +273,24 @@ def test_a_broken_edit_is_named_with_condition_and_item(llama):
     broken = Edit({("ffn", 0): lambda x: x * float("nan")})
     with pytest.raises(ValueError, match="condition 'bad': NaN or infinite logits in item 'i0' of 'choose' in 'en'"):
         answer_scores(llama, CHOOSE, conditions={"bad": lambda: applied(llama, broken)}, progress=False)
+
+
+def test_an_edit_that_makes_written_text_of_nan_is_refused(llama):
+    broken = Edit({("ffn", 0): lambda x: x * float("nan")})
+    with pytest.raises(ValueError, match="condition 'bad': NaN or infinite logits while 'write' was written in 'en'"):
+        answer_scores(llama, WRITE, conditions={"bad": lambda: applied(llama, broken)}, progress=False)
+
+
+@pytest.mark.parametrize("task", [CHOOSE, WRITE])
+def test_an_edit_that_is_silent_on_the_first_prompt_is_seen(llama, task):
+    ready = prepare_items(llama, task, "en", None)
+    lengths = [len(ids) for ids in ready.probe]
+    assert lengths[1] not in (lengths[0], lengths[2])
+    later = Edit({("ffn", 0): lambda x: x * (x.shape[1] != lengths[1])})  # acts on the second item alone
+    before = behaviour(llama, ready)
+    assert behaviour(llama, ready) == before
+    with applied(llama, later):
+        assert behaviour(llama, ready) != before
 
 
 def test_masked_language_models_are_refused(llama, monkeypatch):
