@@ -5,7 +5,7 @@
 
 Fields of an item: id (string or number), language, prompt, answers (list), and if wanted choices (list), meta (object), glue (string). Settings:
 name, ability, how, metric, stop, max_new_tokens; an argument of `load_task` wins over the first line. Without either, the name is that of the
-file, and items with choices are chosen from, others generated. An error names file, line and field.
+file, and items are chosen from if all have choices, generated if none has. An error names file, line and field.
 """
 
 import json
@@ -70,7 +70,8 @@ def load_task(
     Raises:
         FileNotFoundError: There is no such file, or no embedded task of that name.
         ValueError: The file is not UTF-8, a line is no JSON object, a field is missing, unknown, of the wrong type or without content, an answer
-            is not among the choices, an id is twice in a language, a setting is missing or wrong, or the task does not have a language.
+            is not among the choices, only some items have choices and no `how` is given, an id is twice in a language, a setting is missing or
+            wrong, or the task does not have a language.
     """
     path = _path(source)
     lines = _lines(path)
@@ -88,6 +89,7 @@ def load_task(
     }
     settings |= {key: value for key, value in given.items() if value is not None}
     items: dict[tuple[str, str], Item] = {}
+    without: dict[bool, int] = {}  # whether an item has no choices -> the first such line
     for number, record in lines:
         item = _item(record, f"{path}, line {number}")
         if (item.language, item.id) in items:
@@ -95,13 +97,20 @@ def load_task(
                 f"{path}, line {number}: field 'id': {item.id!r} is there twice in {item.language!r}; ids must differ"
             )
         items[item.language, item.id] = item
+        without.setdefault(not item.choices, number)
     if not items:
         raise ValueError(f"{path} holds no items: it needs at least one")
     if "ability" not in settings:
         raise ValueError(
             f'{path}: no ability is given: begin the file with {{"task": {{"ability": "knowledge"}}}}, or pass ability="knowledge"'
         )
-    settings.setdefault("how", "choose" if all(item.choices for item in items.values()) else "generate")
+    if "how" not in settings and len(without) == 2:
+        raise ValueError(
+            f"{path}, line {without[True]}: field 'choices' is missing, and other items have it: give it, or say how they are asked (how='generate')"
+        )
+    settings.setdefault("how", "generate" if True in without else "choose")
+    if isinstance(stop, str):
+        raise ValueError(f"stop={stop!r} is one string: give a list of strings")
     try:
         task = Task(items=tuple(items.values()), **{**settings, "stop": tuple(settings.get("stop", ("\n",)))})
     except ValueError as error:
@@ -191,6 +200,8 @@ def _item(record: dict[str, Any], where: str) -> Item:
     for name in ("answers", "choices"):
         if wrong := [text for text in record.get(name, ()) if not isinstance(text, str)]:
             raise ValueError(f"{where}: field {name!r} must hold strings, got {wrong[0]!r}")
+    if record.get("choices") == []:
+        raise ValueError(f"{where}: field 'choices' is empty: write them out, or leave the field out")
     try:
         require_language(record["language"])
         return Item(

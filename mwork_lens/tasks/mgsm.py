@@ -1,6 +1,7 @@
 """MGSM as reasoning: 250 grade-school problems whose answer is a number (Shi et al. 2022, arXiv 2210.03057).
 
-Files `mgsm_<language>.tsv` (question, tab, answer), or `juletxara/mgsm`. The same problem has the same line in every language, which is its id.
+Files `mgsm_<language>.tsv` (question, tab, answer), or `juletxara/mgsm`. The same problem has the same line in every language, which is its id
+(from 0).
 Prompt: the localised question label, the problem, and the localised label of a step-by-step answer, as the benchmark's own exemplars word them
 (the MWork paper: zero-shot, no chat template, these labels plus an instruction of its own, 512 new tokens). Examples have no written solution
 in the files, so a few-shot prompt uses the label of a plain answer. Score: the last number (scorers.py says where the released rule errs).
@@ -54,19 +55,22 @@ def mgsm(
 
     Raises:
         FileNotFoundError: There is no such folder or file.
-        ValueError: A file is not UTF-8 or not in this format, a language is unknown or absent, or there are too few examples.
+        ValueError: A file is not UTF-8 or not in this format, a language is unknown or absent, there are too few examples, or a problem's
+            answers differ between languages.
     """
     steps = shots == 0 if steps is None else steps
     held = records(source, languages, pattern="mgsm_{}.tsv", read=_read, config="{}", split="test")
     items = tuple(
-        _item(record, language, where, str(number), steps)
+        _item(record, language, where, str(record.get("line", number)), steps)
         for language, rows in held.items()
         for number, (where, record) in enumerate(rows)
     )
+    _require_same_answers(items)
     # a model that goes on with the next problem has answered; reasoning itself may hold new lines
     asked = dict.fromkeys("\n" + LABELS.get(language, LABELS["en"])[0] for language in held)
     stop = tuple(asked) if steps else ("\n",)
-    task = Task("mgsm", "reasoning", items, "generate", "number", stop, max_new_tokens or (512 if steps else 16))
+    length = (512 if steps else 16) if max_new_tokens is None else max_new_tokens
+    task = Task("mgsm", "reasoning", items, "generate", "number", stop, length)
     return few_shot(task, shots, examples=examples)
 
 
@@ -77,7 +81,19 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         question, tab, answer = line.rstrip("\r").rpartition("\t")
         if not tab:
             raise ValueError(f"{path}, line {number}: expected a question, a tab and a number, got no tab")
-        yield f"{path}, line {number}", {"question": question, "answer_number": answer}
+        yield f"{path}, line {number}", {"question": question, "answer_number": answer, "line": number - 1}
+
+
+def _require_same_answers(items: Sequence[Item]) -> None:
+    """Refuse languages whose lines have slipped: a problem has one answer."""
+    first: dict[str, Item] = {}
+    for item in items:
+        other = first.setdefault(item.id, item)
+        if last_number(item.answers[0]) != last_number(other.answers[0]):
+            raise ValueError(
+                f"problem {item.id} is {other.answers[0]} in {other.language!r} and {item.answers[0]} in {item.language!r}: the same line "
+                "must hold the same problem in every language"
+            )
 
 
 def _item(record: dict[str, Any], language: str, where: str, name: str, steps: bool) -> Item:

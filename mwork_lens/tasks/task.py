@@ -59,6 +59,9 @@ class Item:
     """Between the prompt and an answer; default by language (`default_glue`)."""
 
     def __post_init__(self) -> None:
+        for name in ("answers", "choices"):
+            if isinstance(value := getattr(self, name), str):
+                raise ValueError(f"field {name!r} is one string ({value!r}): give a list of strings")
         object.__setattr__(self, "answers", tuple(self.answers))
         object.__setattr__(self, "choices", tuple(self.choices))
         object.__setattr__(self, "glue", default_glue(self.language) if self.glue is None else self.glue)
@@ -116,8 +119,10 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
-        object.__setattr__(self, "stop", tuple(self.stop))
         where = f"task {self.name!r}"
+        if isinstance(self.stop, str):
+            raise ValueError(f"{where}: stop={self.stop!r} is one string: give a list of strings")
+        object.__setattr__(self, "stop", tuple(self.stop))
         if self.ability not in ABILITIES:
             raise ValueError(f"{where}: ability {self.ability!r} is not one of {', '.join(ABILITIES)}")
         if self.how not in METRICS:

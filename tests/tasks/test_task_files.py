@@ -53,6 +53,11 @@ def test_settings_come_from_arguments_the_first_line_or_the_items(tmp_path):
         load_task(write(path, GOOD))
 
 
+def test_a_stop_that_is_one_string_is_not_split(tmp_path):
+    with pytest.raises(ValueError, match="stop='Question:' is one string: give a list of strings"):
+        load_task(write(tmp_path / "t.jsonl", HEAD, GOOD), stop="Question:")
+
+
 def test_languages_are_chosen(tmp_path):
     path = write(tmp_path / "t.jsonl", HEAD, GOOD, {**GOOD, "language": "fr"})
     assert load_task(path, languages=["fr"]).languages == ("fr",)
@@ -75,6 +80,11 @@ def test_languages_are_chosen(tmp_path):
         ({**GOOD, "meta": []}, "line 3: field 'meta' must be an object"),
         ({**GOOD, "answers": ["z"]}, "line 3: field 'answers': 'z' is not among the choices"),
         ({**GOOD, "choices": ["x", ""]}, "line 3: field 'choices': number 1 is of zero length"),
+        ({**GOOD, "id": "b", "choices": []}, "line 3: field 'choices' is empty"),
+        (
+            {k: v for k, v in GOOD.items() if k != "choices"} | {"id": "b"},
+            "line 3: field 'choices' is missing, and other",
+        ),
         ({**GOOD, "language": "xx"}, "line 3: field 'language': unknown language 'xx'"),
         (GOOD, "line 3: field 'id': 'a' is there twice in 'en'"),
     ],

@@ -139,6 +139,16 @@ def test_mgsm_files(folder):
     assert (few.stop, few.max_new_tokens) == (("\n",), 16)
 
 
+def test_mgsm_lines_are_problems(folder):
+    (folder / "mgsm_zh.tsv").write_text("\n钱？\t2,125\n", encoding="utf-8")
+    assert [item.id for item in mgsm(folder).of("zh")] == ["1"]
+    (folder / "mgsm_zh.tsv").write_text("钱？\t2,125\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="problem 0 is 18 in 'en' and 2,125 in 'zh'"):
+        mgsm(folder)
+    with pytest.raises(ValueError, match="max_new_tokens=0 must be at least 1"):
+        mgsm(folder, "en", max_new_tokens=0)
+
+
 def test_mgsm_records_and_faults(folder):
     t = mgsm({"en": [{"question": "Eggs?", "answer": None, "answer_number": 18}]})
     assert (t.items[0].prompt, t.items[0].answers) == (mgsm(folder, "en").items[0].prompt, ("18",))

@@ -150,3 +150,11 @@ def test_examples_come_from_elsewhere_and_from_other_passages():
         few_shot(t, -1)
     with pytest.raises(ValueError, match="no items in 'fr'"):
         few_shot(task([item(language="fr")]), 1, examples=others)
+
+
+@pytest.mark.parametrize(("make", "name"), [(item, "answers"), (item, "choices"), (lambda: task([item()]), "stop")])
+def test_one_string_is_no_list_of_strings(make, name):
+    made = make()
+    object.__setattr__(made, name, "Lima")  # past the type checker of these tests
+    with pytest.raises(ValueError, match=r"'Lima'.* is one string|is one string .'Lima'.: give a list of strings"):
+        made.__post_init__()
