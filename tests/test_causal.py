@@ -186,6 +186,23 @@ def test_a_way_that_is_wrong_is_not_taken(monkeypatch):
     assert stacked(model, batch(8, 5), ["q"], [0, 1]).path == "plain"
 
 
+def test_effects_too_small_to_tell_do_not_make_an_ffn_neuron_a_rank_one_change(monkeypatch):
+    model, _ = pair("llama")
+    real = ablation._checks
+
+    def small(*args):
+        return {
+            key: (units, base + 1e-5 * (truth - base).sign(), base) for key, (units, truth, base) in real(*args).items()
+        }
+
+    monkeypatch.setattr(ablation, "_checks", small)
+    monkeypatch.setattr(
+        Stacked, "ablate", lambda self, tokens, site, layer, units, **_: self.baseline(tokens).repeat(len(units), 1)
+    )
+    assert stacked(model, batch(8, 5), ["ffn"], [0, 1]).path == "shared"
+    assert stacked(model, batch(8, 5), ["q"], [0, 1]).path == "fused"
+
+
 def broken(skipped, hidden, rest):
     if skipped or hidden is not None:
         raise RuntimeError("these blocks cannot be skipped")
