@@ -88,6 +88,19 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, and the one piece `Ro`, which is another token behind a space."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = [("R", "o"), ("Ġ", "R"), ("ĠR", "o")]
+    vocab = {token: i for i, token in enumerate([*letters, *(a + b for a, b in merged)])}
+    backend = Tokenizer(models.BPE(vocab, merged))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
 def hf_model(family: str, *, seed: int = 0, std: float = 0.25, config: Any = None) -> Any:
     """A random Hugging Face model of the family, float32, with random biases, gains and peaked enough attention."""
     set_seed(seed)

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from families import byte_level_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from planted_facts import tokenizer
@@ -69,18 +70,9 @@ def test_chinese_is_simplified_first_and_only_chinese() -> None:
 
 def test_pieces_behind_a_space_are_compared_too() -> None:
     """To a byte-level tokenizer a word at the start of a name is another than behind a space."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merged = [("R", "o"), ("Ġ", "R"), ("ĠR", "o")]
-    vocab = {token: i for i, token in enumerate([*letters, *(a + b for a, b in merged)])}
-    backend = Tokenizer(models.BPE(vocab, merged))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
     rows = [("en", "P20", "f", "ab Ro", "Ro xy"), ("en", "P20", "g", "ab Ro", "xy")]
     table = pd.DataFrame(rows, columns=["language", "relation", "fact", "subject", "object"])
-    found = origin_types(table, tokenizer=PreTrainedTokenizerFast(tokenizer_object=backend))
+    found = origin_types(table, tokenizer=byte_level_tokenizer())
     assert found.tolist() == ["wordpiece", "others"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from families import byte_level_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from planted_facts import tokenizer
@@ -218,16 +219,7 @@ def test_unknown_tokens_are_not_searched() -> None:
 
 def test_names_are_searched_as_they_stand_in_a_text() -> None:
     """A byte-level tokenizer has other tokens behind a space than at the start."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merged = [("R", "o"), ("Ġ", "R"), ("ĠR", "o")]
-    vocab = {token: i for i, token in enumerate([*letters, *(a + b for a, b in merged)])}
-    backend = Tokenizer(models.BPE(vocab, merged))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    bytes_ = PreTrainedTokenizerFast(tokenizer_object=backend)
+    bytes_ = byte_level_tokenizer()
     assert len(token_keys("Ro", bytes_)) == 2
     assert counts(present(table(("Ro", "It")), {"en": ["Ro It", "It (Ro)", "to Ro, It"]}, tokenizer=bytes_)) == [
         [3, 3, 3, 3, 3]
