@@ -19,6 +19,7 @@
     attribution  attributions  ablation_effects                             what each neuron is good for
     detectors  trial  repeatability                                         and which detector finds it
     enhance  Training  Delta                                                train a language's neurons, and nothing else
+    lens_view  neuron_view  top_tokens_view  attention_view  edit_view  write_views    look at it
     Corpus  Tokens  Moments  Importances  Reading  Edit  Effects            the values that pass between them
     Stages  study  doctor  save  load  Run
 
@@ -140,6 +141,13 @@ _HOME = {
     "part_of": "abilities",
     "ability_changes": "ability_tables",
     "ability_grid": "ability_tables",
+    "View": "views.page",
+    "lens_view": "views.lens",
+    "neuron_view": "views.neurons",
+    "top_tokens_view": "views.top_tokens",
+    "attention_view": "views.attention",
+    "edit_view": "views.edits",
+    "write_views": "views.page",
     "Study": "study",
     "Settings": "grid",
     "study": "study",
@@ -238,6 +246,12 @@ if TYPE_CHECKING:
     from .tasks.xcopa import xcopa
     from .tasks.xquad import xquad
     from .trial import repeatability, trial
+    from .views.attention import attention_view
+    from .views.edits import edit_view
+    from .views.lens import lens_view
+    from .views.neurons import neuron_view
+    from .views.page import View, write_views
+    from .views.top_tokens import top_tokens_view
     from .writing.confusion import language_accuracy
     from .writing.generate import generate
     from .writing.identify import lingua_identifier

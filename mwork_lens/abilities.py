@@ -34,6 +34,7 @@ from .neurons import NeuronSet
 from .sites import NEURON_SITES
 from .stages import Stages
 from .storage import Run, content_hash, reuse, save
+from .tasks import ask
 from .tasks.ask import WRITTEN, behaviour, identifier_facts, prepare_items
 from .tasks.run import answer_scores
 from .tasks.task import Task
@@ -46,6 +47,9 @@ EVERYWHERE = "U+SA+SF+G"
 CONDITION = ("target", "row", "neurons", "of", "draw", "count")
 SCORES = ("task", "ability", "metric", *CONDITION, "language", "item", "score", *WRITTEN, "tokens")
 """Columns of `ability_scores`: one row a condition and item."""
+
+VERSION = 1
+"""Of the rows of `ability_scores`, beside that of the scores (`ask.VERSION`). Raise it when they change: kept parts of another are not used."""
 
 _PIECE = re.compile(r"([USG])([AF]?)")
 _STAGE = {"U": "understanding", "S": "task_solving", "G": "generation"}
@@ -172,8 +176,9 @@ def ability_scores(
         seed: Of the draws.
         size: Texts per batch.
         identify: Identifier for the language of generated text.
-        folder: Where finished parts are kept: one file per target, row, and ten draws. They are found by content, what the model as it is now
-            (edits included) and the identifier say to a probe among it.
+        folder: Where finished parts are kept: one file per target, row, ten draws (or the other sets) and task; an interruption costs the part it
+            falls in, ten draws of one task at most. They are found by content, what the model as it is now (edits included) and the identifier
+            say to a probe among it, and by the version of the code.
         progress: Show a progress bar.
 
     Returns:
@@ -202,35 +207,33 @@ def ability_scores(
     options: dict[str, Any] = {"size": size, "identify": identify, "progress": False}
 
     held = [task.only([x for x in task.languages if x in own or x == ENGLISH]) for task in asked]
-    facts: list[Any] = [fingerprint(model), score, size]
+    facts: list[Any] = [VERSION, ask.VERSION, fingerprint(model), score, size]
+    said: dict[str, list[str]] = {task.name: [] for task in held}  # with the edits in force
     if folder is not None:
         facts.append(identifier_facts(identify))
-        facts += [
-            behaviour(model, prepare_items(model, task, x, identify)) for task in held for x in task.languages
-        ]  # edits in force
+        for task in held:
+            said[task.name] = [behaviour(model, prepare_items(model, task, x, identify)) for x in task.languages]
 
-    def kept(name: str, chosen: Sequence[Task], block: Sequence[Condition]) -> pd.DataFrame:
-        """Rows of one block: read, or made and kept."""
-        prints = [task.fingerprint(x) for task in chosen for x in task.languages]
+    def kept(name: str, task: Task, block: Sequence[Condition]) -> pd.DataFrame:
+        """Rows of one block and task: read, or made and kept."""
+        prints = [said[task.name], [task.fingerprint(x) for x in task.languages]]
         key = content_hash(facts, prints, [[one.label, one.of, sorted(one.units)] for one in block])
         path = None if folder is None else folder / "abilities" / f"{name}-{key[:12]}.parquet"
         if (found := reuse(path, key, "asking these items again")) is None:
             acting = {one.label: (lambda units=one.units: deactivate(model, units)) for one in block if one.units}
             live: dict[str, Any] = acting if block else {"none": None}
-            made = answer_scores(model, chosen, conditions=live, **options) if live else None
-            found = _labelled(made, chosen, block)
+            made = answer_scores(model, task, conditions=live, **options) if live else None
+            found = _labelled(made, task, block)
             if path is not None:
                 save(found, path, Run("abilities", {"key": key}, describe(model)))
         return found
 
-    tables = [kept(f"baseline-{score}", held, ())]
-    with tqdm(total=len(blocks), unit="part", desc="abilities", disable=not progress) as bar:
-        for (target, row, number), block in blocks.items():
-            bar.set_postfix_str(f"{target} {row}")
-            chosen = [task.only([ENGLISH, target]) for task in _having(asked, target)]
-            if chosen:
-                tables.append(kept(f"{target}-{row}-{'own' if number < 0 else number}-{score}", chosen, block))
-            bar.update()
+    tables = [kept(f"baseline-{score}", task, ()) for task in held]
+    parts = [(*at, block, task) for at, block in blocks.items() for task in _having(asked, at[0])]
+    for target, row, number, block, task in (bar := tqdm(parts, unit="part", desc="abilities", disable=not progress)):
+        bar.set_postfix_str(f"{target} {row} {task.name}")
+        name = f"{target}-{row}-{'own' if number < 0 else number}-{score}"
+        tables.append(kept(name, task.only([ENGLISH, target]), block))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -238,12 +241,12 @@ def _having(tasks: Sequence[Task], language: str) -> list[Task]:
     return [task for task in tasks if language in task.languages]
 
 
-def _labelled(made: pd.DataFrame | None, tasks: Sequence[Task], block: Sequence[Condition]) -> pd.DataFrame:
+def _labelled(made: pd.DataFrame | None, task: Task, block: Sequence[Condition]) -> pd.DataFrame:
     """The table of `answer_scores` with columns `SCORES`; conditions without neurons get rows of nan."""
     shown = [(one.label, (one.target, one.row, one.neurons, one.of, one.draw, len(one.units))) for one in block]
     facts = dict(shown) if block else {"none": ("", "", "none", "", -1, 0)}
     parts = [] if made is None else [made]
-    names = [(t.name, t.ability, item.language, item.id) for t in tasks for item in t.items]
+    names = [(task.name, task.ability, item.language, item.id) for item in task.items]
     empty = pd.DataFrame(names, columns=["task", "ability", "language", "item"]).assign(
         **dict.fromkeys(("score", *WRITTEN), np.nan), tokens=0
     )
@@ -251,4 +254,4 @@ def _labelled(made: pd.DataFrame | None, tasks: Sequence[Task], block: Sequence[
     table = pd.concat(parts, ignore_index=True)
     for at, name in enumerate(CONDITION):
         table[name] = [facts[label][at] for label in table["condition"]]
-    return table.assign(metric=table["task"].map({task.name: task.metric for task in tasks}))[list(SCORES)]
+    return table.assign(metric=task.metric)[list(SCORES)]

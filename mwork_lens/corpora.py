@@ -34,7 +34,15 @@ EMBEDDED = {"embedded": ("texts",), "organism": ("texts", "organism")}
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents of one language."""
+    """Documents of one language.
+
+    Example:
+        >>> corpus = Corpus("de", ("eins", "zwei", "drei"))
+        >>> len(corpus), [text for name, text in corpus.shard(1, 2).documents()]
+        (3, ['drei'])
+        >>> [len(part) for part in corpus.split()]
+        [2, 1]
+    """
 
     language: str
     """Language code, such as `de`."""

@@ -168,6 +168,13 @@ def require_language(code: str) -> Language:
 
     Raises:
         ValueError: The code is unknown; the message lists the known ones.
+
+    Example:
+        >>> require_language("sw").family
+        'Bantu'
+        >>> require_language("German")
+        Traceback (most recent call last):
+        ValueError: unknown language 'German': did you mean 'de'?
     """
     if code not in LANGUAGES:
         named = [language.code for language in LANGUAGES.values() if language.name.lower() == str(code).lower()]
@@ -177,7 +184,12 @@ def require_language(code: str) -> Language:
 
 
 def script(character: str) -> str | None:
-    """Unicode script of a letter (`CJK` for Han, kana counted as `CJK` too); None if it is no letter."""
+    """Unicode script of a letter (`CJK` for Han, kana counted as `CJK` too); None if it is no letter.
+
+    Example:
+        >>> [script(character) for character in "aжの水7"]
+        ['LATIN', 'CYRILLIC', 'CJK', 'CJK', None]
+    """
     if not unicodedata.category(character).startswith(("L", "M")):
         return None
     words = unicodedata.name(character, "").split()
@@ -230,6 +242,12 @@ def from_counts(
 
     Raises:
         ValueError: Fewer than two languages (a posterior needs an alternative), or a language without tokens.
+
+    Example:
+        >>> counts = {"en": torch.tensor([9, 5, 0, 0]), "de": torch.tensor([0, 5, 9, 1])}
+        >>> labels = from_counts(counts)
+        >>> [labels.of(token) for token in range(4)]
+        ['en', 'shared', 'de', 'unknown']
     """
     if len(counts) < 2:
         raise ValueError(

@@ -29,6 +29,17 @@ class NeuronSet:
 
     `a & b`, `a | b`, `a - b` and `a ^ b` are set operations, `~a` is the complement within the sites of `a`;
     `len(a)`, `neuron in a` and iteration over `(site, layer, index)` do what they say.
+
+    Example:
+        >>> shapes = {"ffn": (2, 4)}  # two layers of four units
+        >>> a = NeuronSet.of([("ffn", 0, 1), ("ffn", 1, 3)], shapes)
+        >>> b = NeuronSet.of([("ffn", 1, 3), ("ffn", 1, 0)], shapes)
+        >>> a & b, len(a | b), len(a - b), len(~a)
+        (NeuronSet(ffn 1/8), 3, 1, 6)
+        >>> [tuple(neuron) for neuron in a ^ b]
+        [('ffn', 0, 1), ('ffn', 1, 0)]
+        >>> ("ffn", 1, 3) in a, a & b <= a, a.only(layers=[0]).counts()["ffn"].tolist()
+        (True, True, [1, 0])
     """
 
     masks: Mapping[Site, Bool[Tensor, "layer width"]]
@@ -209,6 +220,12 @@ class NeuronSet:
 
 
 def jaccard(a: NeuronSet, b: NeuronSet) -> float:
-    """Overlap |a & b| / |a | b|, between 0 and 1; nan if both are empty."""
+    """Overlap `|a & b| / |a | b|`, between 0 and 1; nan if both are empty.
+
+    Example:
+        >>> a = NeuronSet.of([("ffn", 0, 1), ("ffn", 0, 2)], {"ffn": (1, 4)})
+        >>> jaccard(a, a), jaccard(a, ~a), jaccard(a, NeuronSet.of([("ffn", 0, 2)], {"ffn": (1, 4)}))
+        (1.0, 0.0, 0.5)
+    """
     union = len(a | b)
     return len(a & b) / union if union else float("nan")

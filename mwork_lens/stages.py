@@ -41,6 +41,13 @@ class Stages:
 
         Raises:
             ValueError: They leave no layer to the middle, or one of them is empty.
+
+        Example:
+            >>> stages = Stages.of(32, understanding=8, generation=4)  # the paper's trainer
+            >>> stages.task_solving, stages.stage_of(30)
+            (range(8, 28), 'generation')
+            >>> dict(Stages.of(3, understanding=1, generation=1).items())
+            {'understanding': range(0, 1), 'task_solving': range(1, 2), 'generation': range(2, 3)}
         """
         if understanding < 1 or generation < 1 or understanding + generation >= n_layers:
             raise ValueError(

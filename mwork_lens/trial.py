@@ -15,7 +15,7 @@ and the *positives* are the `share` of compared neurons with the largest effect 
     auroc      probability that a positive scores above another neuron, ties half; chance 0.5
     ap         average precision of ranking by score, tied neurons enter together; chance: share of positives
     precision  of the detector's own selection, against the precision of as many random neurons in the same layers and sites
-               (`agreement` gives the exact one-sided p)
+               (`agreement` gives the exact one-sided p; `precision_q` is corrected over detectors and languages: `corrected`)
 
 Only neurons that both sides speak about are compared (`sites`): a detector of FFN neurons is not charged with attention, and its numbers compare with
 those of others only where `sites` are equal; pass `sites=["ffn"]` for that. Intervals resample the documents of the truth, jointly in all
@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import false_discovery_control
 
 from .causal import Effects
 from .detect.listing import Outcome, Scores
@@ -46,11 +47,11 @@ METRICS = ("spearman", "within", "auroc", "ap", "precision")
 TRIAL = (
     "detector", "language", "target", "sites", "units", "positives", *METRICS,
     *(f"{metric}_{end}" for metric in METRICS for end in ("low", "high")),
-    "ap_chance", "chosen", "precision_chance", "precision_p",
+    "ap_chance", "chosen", "precision_chance", "precision_p", "precision_q",
 )  # fmt: skip
 """Columns of `trial`: one row a detector, language and target."""
 REPEATABILITY = (
-    "detector", "language", "sites", "spearman", "within", "first", "second", "shared", "jaccard", "jaccard_chance", "p",
+    "detector", "language", "sites", "spearman", "within", "first", "second", "shared", "jaccard", "jaccard_chance", "p", "q",
 )  # fmt: skip
 """Columns of `repeatability`: one row a detector and language."""
 TARGETS = ("own", "specific", "magnitude")
@@ -80,7 +81,8 @@ def trial(
         seed: Of the resampling.
 
     Returns:
-        Columns `TRIAL`; nan where something is not defined: rank correlations with sets, a precision of nothing.
+        Columns `TRIAL`; nan where something is not defined: rank correlations with sets, a precision of nothing. `precision_q` is `precision_p`
+        corrected over all detectors and languages of a target.
 
     Raises:
         ValueError: No detector; a language the truth lacks; shapes that differ; no common site; scores that are not numbers; an unknown target;
@@ -122,7 +124,24 @@ def trial(
                     )
                 goal = cache[common, language, target]
                 rows.append((name, language, target, ", ".join(common), *_row(score, goal, own_set, common, cells)))
-    return pd.DataFrame(rows, columns=list(TRIAL))
+    return corrected(pd.DataFrame(rows, columns=[name for name in TRIAL if name != "precision_q"]))
+
+
+def corrected(table: pd.DataFrame, p: str = "precision_p", *, by: str | None = "target") -> pd.DataFrame:
+    """The table with its p-values after Benjamini and Hochberg, as in `agreement`, in a column with q for p (`precision_q`).
+
+    Args:
+        table: From `trial`, or several put together: its rows are the family.
+        p: Column of p-values; nan is no test.
+        by: Column that divides the rows into families, such as the targets, which ask other questions of the same sets; None for one family.
+    """
+    table = table.reset_index(drop=True)
+    tested = table[p].dropna()
+    families = table[by].reindex(tested.index) if by else pd.Series(0, tested.index)
+    q = pd.Series(np.nan, table.index)
+    for _, one in tested.groupby(families):
+        q[one.index] = false_discovery_control(one)
+    return table.assign(**{f"{p.removesuffix('p')}q": q})
 
 
 def repeatability(first: Outcome, second: Outcome) -> pd.DataFrame:
@@ -134,7 +153,7 @@ def repeatability(first: Outcome, second: Outcome) -> pd.DataFrame:
 
     Returns:
         Columns `REPEATABILITY`: rank correlation of the scores (`within` layers and sites, too), sizes of the two selections, their Jaccard index,
-        that expected of random sets with the same number in each layer and site, and the one-sided p of the overlap.
+        that expected of random sets with the same number in each layer and site, and the one-sided p of the overlap; `q`: p corrected over all rows.
 
     Raises:
         ValueError: They hold other detectors or languages; sets of different models.
@@ -155,7 +174,7 @@ def repeatability(first: Outcome, second: Outcome) -> pd.DataFrame:
             sizes = (row["size_a"], row["size_b"], row["shared"], row["jaccard"], row["jaccard_chance"], row["p"])
             correlation = float(spearman(two[None], one)[0]), float(cells.within(two[None], one)[0])
             rows.append((name, language, ", ".join(common), *correlation, *sizes))
-    return pd.DataFrame(rows, columns=list(REPEATABILITY))
+    return corrected(pd.DataFrame(rows, columns=[name for name in REPEATABILITY if name != "q"]), "p", by=None)
 
 
 @dataclass(frozen=True)

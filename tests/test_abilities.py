@@ -160,6 +160,7 @@ def three(five):
 
 THREE = Stages.of(3, understanding=1, generation=1)
 FEW = {"rows": ("U", "SA+SF", "G"), "draws": 2}
+FEWEST = {"rows": ("U",), "draws": 1}
 
 
 @pytest.fixture(scope="module")
@@ -204,16 +205,33 @@ def test_the_cost_is_what_is_asked(three, scores):
     assert ability_cost([TASK], three, THREE, **FEW) == scores["score"].notna().sum()
 
 
-def test_finished_parts_are_read_back_and_damaged_ones_made_again(five, three, scores, tmp_path, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """Names of the tasks of every call that runs the model; one past `stop` calls is interrupted."""
+    from mwork_lens import abilities
+
+    class Calls(list):
+        stop = None
+
+    calls = Calls()
+
+    def ask(model, task, **options):
+        if len(calls) == calls.stop:
+            raise KeyboardInterrupt
+        calls.append(task.name)
+        return answer_scores(model, task, **options)
+
+    monkeypatch.setattr(abilities, "answer_scores", ask)
+    return calls
+
+
+def test_finished_parts_are_read_back_and_damaged_ones_made_again(five, three, scores, tmp_path, asked):
     options = {"folder": tmp_path, "progress": False, **FEW}
     first = ability_scores(five, [TASK], three, THREE, **options)
     pd.testing.assert_frame_equal(first, scores)
     files = sorted((tmp_path / "abilities").iterdir())
     assert len(files) == 1 + 2 * 3 * 2  # baseline; per target and row: own and other, draws
-    from mwork_lens import abilities
-
-    asked = []
-    monkeypatch.setattr(abilities, "answer_scores", lambda *a, **k: asked.append(a) or answer_scores(*a, **k))
+    asked.clear()
     pd.testing.assert_frame_equal(ability_scores(five, [TASK], three, THREE, **options), scores)
     assert not asked
     more = ability_scores(five, [TASK], three, THREE, **{**options, "rows": ("U", "SA+SF", "G", "UF")})
@@ -226,8 +244,40 @@ def test_finished_parts_are_read_back_and_damaged_ones_made_again(five, three, s
     assert len(asked) == 1
 
 
+def test_an_interruption_costs_the_task_it_falls_in_alone(five, three, tmp_path, asked):
+    small = TASK.take(1)
+    tasks = [small, replace(small, name="more"), replace(small, name="third")]
+    options = {"folder": tmp_path, "progress": False, **FEWEST}
+    asked.stop = 3
+    with pytest.raises(KeyboardInterrupt):
+        ability_scores(five, tasks[:2], three, THREE, **options)
+    assert asked == ["facts", "more", "facts"]  # baselines, and the own set of the first language
+    assert len(list((tmp_path / "abilities").iterdir())) == 3
+    asked.stop = None
+    resumed = ability_scores(five, tasks[:2], three, THREE, **options)
+    assert len(asked) == 2 * (1 + 2 * 2)  # per task: baseline; own and draws of two languages; none of them twice
+    asked.clear()
+    pd.testing.assert_frame_equal(resumed, ability_scores(five, tasks[:2], three, THREE, **{**options, "folder": None}))
+    asked.clear()
+    ability_scores(five, tasks, three, THREE, **options)
+    assert asked == ["third"] * 5  # a task more leaves the others as they are
+
+
+@pytest.mark.parametrize("module", ["abilities", "tasks.ask"])
+def test_parts_of_another_version_are_not_read_back(five, three, tmp_path, asked, monkeypatch, module):
+    options = {"folder": tmp_path, "progress": False, **FEWEST}
+    ability_scores(five, [TASK.take(1)], three, THREE, **options)
+    assert len(asked) == 5
+    with monkeypatch.context() as patched:
+        patched.setattr(f"mwork_lens.{module}.VERSION", 999)
+        ability_scores(five, [TASK.take(1)], three, THREE, **options)
+    assert len(asked) == 10
+    ability_scores(five, [TASK.take(1)], three, THREE, **options)
+    assert len(asked) == 10  # those of this version are still there
+
+
 def test_other_sets_or_items_are_not_read_back(five, three, tmp_path):
-    options = {"folder": tmp_path, "progress": False, **FEW}
+    options = {"folder": tmp_path, "progress": False, **FEWEST}
     ability_scores(five, [TASK], three, THREE, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -241,7 +291,7 @@ def test_other_sets_or_items_are_not_read_back(five, three, tmp_path):
 
 def test_parts_under_other_edits_neurons_of_others_and_identifiers_are_not_read_back(five, three, tmp_path):
     def run(own=three, tasks=(TASK,), **options):
-        return ability_scores(five, tasks, own, THREE, folder=tmp_path, progress=False, **FEW, **options)
+        return ability_scores(five, tasks, own, THREE, folder=tmp_path, progress=False, **FEWEST, **options)
 
     plain = run()
     with applied(five, scale(NeuronSet.of([("ffn", 0, 1)], shape_of(five)), 30.0)):

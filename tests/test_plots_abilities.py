@@ -19,7 +19,7 @@ def grid(tasks=("xquad", "mgsm"), rows=("U", "SA+SF", "G")):
     for task in tasks:
         for row in rows:
             for kind in KINDS:
-                one = {"task": task, "row": row, "neurons": kind, "delta": 0.1, "fisher_holm_delta": 0.03}
+                one = {"task": task, "row": row, "neurons": kind}
                 for lane in ("d_eng", "d_non_eng"):
                     mean = rng.normal()
                     one |= {lane: mean, f"{lane}_low": mean - 0.2, f"{lane}_high": mean + 0.3}
@@ -74,6 +74,15 @@ def test_what_is_not_known_is_not_drawn():
     assert not [c for c in panel.containers if c.get_label() == "specific d_eng" and c[0].get_ydata()[0] > 1.5]
     assert len([c for c in panel.containers if c.get_label() == "specific d_non_eng"]) == 3
     assert "<svg" in svg(panel.figure)
+
+
+def test_nothing_is_marked_by_a_test():
+    """The table holds one-sided and two-sided tests: the figure sides with none of them."""
+    plain = grid()
+    tested = plain.assign(delta=0.1, fisher_holm_delta=0.001, holm_delta=0.9)
+    assert svg(ability_deltas(tested)[0].figure) == svg(ability_deltas(plain)[0].figure)
+    harmed = plain.assign(d_eng=plain["d_eng"] - 1)  # what it does show
+    assert svg(ability_deltas(harmed)[0].figure) != svg(ability_deltas(plain)[0].figure)
 
 
 def test_given_axes_are_drawn_into_and_too_few_are_refused():

@@ -1,7 +1,11 @@
 """The page says what the study says, to everyone, offline."""
 
+import base64
 import functools
+import hashlib
 import html
+import itertools
+import json
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -10,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_plots import SPLIT, TWO, grid_table, lens_table, neuron_sets, summary_table
+from test_plots_interactive import contrast
 
 from mwork_lens.analysis import layer_counts, overlap
 from mwork_lens.report import render, write_report
-from mwork_lens.report_tables import interval, number, sensible_digits
+from mwork_lens.report.page import script_json
+from mwork_lens.report.tables import interval, number, sensible_digits
 from mwork_lens.storage import Run
 
 FOUR = ("en", "de", "ru", "zh")
@@ -70,7 +76,7 @@ def small_study():
 
 @functools.cache
 def small_page():
-    return render(small_study())
+    return render(small_study(), interactive=False)
 
 
 class Reader(HTMLParser):
@@ -98,7 +104,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
 
@@ -109,37 +115,81 @@ def rows(text, caption):
     return [[html.unescape(cell) for cell in row] for row in cells]
 
 
+def ours(text):
+    """A page without plotly's script, which is no text of ours."""
+    return re.sub(r'(<script type="text/plain" id="plotly">).*?(</script>)', r"\1\2", text, flags=re.DOTALL)
+
+
 def test_every_finding_is_on_the_page_and_escaped():
     seen = "".join(Reader(page()).text)
     for finding in FINDINGS:
         assert finding in seen
-    assert "<script" not in page()
-    assert page().index("What was found") < page().index("How to read") < page().index("<svg")
+    order = ("The answer", "What was found", "Warnings", "What was asked", "How to read", "<svg", "How to reproduce")
+    main = page()[page().index("<main") :]
+    places = [main.index(f">{words}" if words[0] != "<" else words) for words in order]
+    assert places == sorted(places)
+
+
+def test_the_only_scripts_are_ours_and_nothing_else_may_run():
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page(), re.DOTALL)
+    kinds = [(re.findall(r'type="([^"]+)"', words) or ["run"])[0] for words, _ in scripts]
+    assert kinds == ["application/json"] * 6 + ["text/plain", "run"], (
+        "five figures, the colours, plotly once, the page's own"
+    )
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page())[1].replace("&#39;", "'")
+    assert policy.startswith("default-src 'none';")
+    allowed = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for _, text in (scripts[-1], scripts[-2])
+    ]
+    assert f"script-src {' '.join(allowed)};" in policy
+    assert not re.search(r"\son\w+=", ours(page())), "no handler in an attribute"
+    assert small_page().count("<script") == 1
+    assert len(page().encode()) < 8_000_000
+    assert len(small_page().encode()) < 1_000_000
+
+
+def test_the_data_of_the_figures_is_there_and_ends_no_script():
+    for name in ("share", "mass", "counts", "overlap", "deltas", "dark"):
+        text = re.search(rf'id="(?:data-)?{name}">(.*?)</script>', page())[1]
+        assert not set("<>&") & set(text)
+        json.loads(text)
+        assert f'data-plot="{name}"' in page() or name == "dark"
+
+
+@pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!--", "a\u2028b", "&lt;", "Größe 中文"])
+def test_what_is_in_a_script_stays_there(text):
+    made = str(script_json({text: [text]}))
+    assert json.loads(made) == {text: [text]}
+    assert not set("<>&\u2028") & set(made)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script_json(float("nan"))
 
 
 def test_the_page_is_well_formed_and_loads_nothing():
     reader = Reader(page())
     assert reader.open == []
-    assert not {"script", "link", "img", "iframe", "object"} & set(reader.tags)
+    assert not {"link", "img", "iframe", "object"} & set(reader.tags)
     for tag, name, value in reader.attributes:
         if name in ("src", "href", "xlink:href", "data"):
             assert str(value).startswith("#"), (tag, name, value)
         assert name.startswith("xmlns") or "://" not in str(value), (tag, name, value)
-    addresses = set(re.findall(r"https?://[^\"' <]+", page()))
+    addresses = set(re.findall(r"https?://[^\"' <]+", ours(page())))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert "@import" not in page()
+    assert "@import" not in ours(page())
+    assert not re.search(r"url\((?!#)", ours(page()))
 
 
 def test_every_id_is_used_once_and_every_reference_has_its_target():
-    ids = [value for _, name, value in Reader(page()).attributes if name == "id"]
+    ids = [value for _, name, value in Reader(ours(page())).attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    wanted = {*re.findall(r'href="#([^"]+)"', page()), *re.findall(r"url\(#([^)]+)\)", page())}
+    wanted = {*re.findall(r'href="#([^"]+)"', ours(page())), *re.findall(r"url\(#([^)]+)\)", ours(page()))}
     assert wanted <= set(ids)
 
 
 def test_every_figure_is_there_with_words_for_who_cannot_see_it():
     figures = re.findall(
-        r'<figure id="figure-(\d)">\s*<div class="card" role="img" aria-label="([^"]+)"><svg.*?<figcaption><b>',
+        r'<figure id="figure-(\d)" data-plot="\w+">\s*<div class="card" role="img" aria-label="([^"]+)"><svg.*?<figcaption><b>',
         page(),
         re.DOTALL,
     )
@@ -157,8 +207,10 @@ def test_what_is_unknown_is_a_dash():
 
 def test_names_from_data_are_text():
     study = fake_study(("en", EVIL), empty=None)
-    text = render(study)
+    text = ours(render(study))
     assert "<b>&" not in text.replace("&amp;", "").replace("<b>Figure", "")
+    titles = json.loads(re.search(r'id="data-share">(.*?)</script>', text)[1])["layout"]["annotations"]
+    assert any("&lt;b&gt;&amp;$x$" in title["text"] for title in titles), "plotly reads tags, and finds none"
     seen = "".join(Reader(text).text)
     assert f"model {EVIL}" in seen
     assert f"mwork-lens study --x '{EVIL}'" in seen
@@ -178,7 +230,7 @@ def test_no_neurons_at_all():
     summary = summary_table(grid)
     sets = {language: s - s for language, s in neuron_sets(TWO).items()}
     study = fake_study(TWO, grid=grid, summary=summary, counts=layer_counts(sets), overlap=overlap(sets))
-    seen = "".join(Reader(render(study)).text)
+    seen = "".join(Reader(render(study, interactive=False)).text)
     assert seen.count("nothing to switch off") == 12
     assert "nan" not in re.findall(r"\w+", seen)
 
@@ -217,7 +269,7 @@ def test_the_run_can_be_read():
         "torch",
         "2.9",
         "q, ffn",
-        "command line",
+        "The command line:",
     ):
         assert fact in seen
 
@@ -225,7 +277,7 @@ def test_the_run_can_be_read():
 def test_the_same_study_gives_the_same_page_and_one_that_cannot_be_shown_leaves_it(tmp_path):
     path = tmp_path / "deep" / "report.html"
     study = small_study()
-    assert write_report(study, path) == path
+    assert write_report(study, path, interactive=False) == path
     assert path.read_text(encoding="utf-8") == small_page(), "rendered a second time"
     study.summary = study.summary.iloc[:0]
     with pytest.raises(ValueError, match="summary table is empty"):
@@ -243,6 +295,47 @@ def test_a_missing_column_is_named(name, column):
     setattr(study, name, getattr(study, name).drop(columns=column))
     with pytest.raises(ValueError, match=f"the {name} table lacks {column}"):
         render(study)
+
+
+def test_everyone_can_find_the_way():
+    text = ours(page())
+    reader = Reader(text)
+    levels = [int(level) for level in re.findall(r"<h(\d)", text)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), "no level is left out"
+    assert '<html lang="en">' in text
+    assert text.index('class="skip" href="#main"') < text.index("<header")
+    assert {"header", "nav", "main", "footer"} <= set(reader.tags)
+    assert text.count("<table") == text.count("<caption")
+    assert not re.search(r"<th(?![^>]*scope=)[ >]", text)
+    assert all(value for _, name, value in reader.attributes if name in ("aria-label", "aria-labelledby"))
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert ":focus-visible { outline: 2px" in style
+    assert style.count("outline") == 2, "never taken away"
+
+
+def test_what_prints_is_static():
+    style = page()[page().index("@media print") : page().index("</style>")]
+    assert ".plot, .bar, nav, .skip { display: none !important; }" in style
+    assert ".card[hidden] { display: block !important; }" in style
+    assert "--page: #ffffff" in style, "dark pages print on white"
+    assert "details::details-content { content-visibility: visible" in style
+
+
+def palettes():
+    """Colours of the page: light, dark, print."""
+    style = page()[page().index("<style>") : page().index("</style>")]
+    return [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{([^}]*)\}", style)]
+
+
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_letters_stand_out_from_what_is_behind_them(i):
+    colours = palettes()[i]
+    for letters in ("ink", "soft", "accent"):
+        for ground in ("page", "panel"):
+            assert contrast(colours[letters], colours[ground]) >= 4.5, (letters, ground)
+    assert contrast(colours["warn"], colours["page"]) >= 3
 
 
 def test_numbers_are_for_people():

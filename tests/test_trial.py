@@ -5,15 +5,16 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import false_discovery_control, spearmanr
 from test_rankings import naive_ap, naive_auroc
 
 from mwork_lens.causal import Effects
 from mwork_lens.detect.listing import Outcome
 from mwork_lens.neurons import NeuronSet
-from mwork_lens.trial import TRIAL, repeatability, trial
+from mwork_lens.trial import REPEATABILITY, TRIAL, corrected, repeatability, trial
 
 LANGUAGES, LAYERS, WIDTH = ("en", "de", "zh"), 3, 40
 
@@ -97,6 +98,46 @@ def test_a_row_is_what_it_says():
     cells = [slice(i, i + WIDTH) for i in range(0, 240, WIDTH)]
     assert row["precision_chance"] == pytest.approx(sum(taken[c].sum() * positive[c].mean() for c in cells) / 24)
     assert np.isnan(row["ap_low"])
+
+
+def test_p_values_are_corrected_over_detectors_and_languages_of_a_target():
+    """Sorted .01 .02 .03 .04 times 4/1 4/2 4/3 4/4 are all .04; alone, .01 .02 are .02 and .03 .04 are .04."""
+    p = pd.DataFrame(
+        {"target": ["own", "own", "specific", "specific", "own"], "precision_p": [0.02, 0.01, 0.03, 0.04, np.nan]}
+    )
+    np.testing.assert_allclose(corrected(p)["precision_q"], [0.02, 0.02, 0.04, 0.04, np.nan])
+    np.testing.assert_allclose(corrected(p, by=None)["precision_q"], [0.04, 0.04, 0.04, 0.04, np.nan])
+    assert corrected(p[4:])["precision_q"].isna().all()
+    twice = corrected(pd.concat([p, p.assign(precision_p=1.0)]))  # a larger family, whose rows are numbered anew
+    np.testing.assert_allclose(twice["precision_q"][:2], [0.05, 0.05])
+    assert list(twice.index) == list(range(10))
+
+    truth = effects()
+    candidates = {"oracle": scores_of(truth), "noise": noise(), "none": noise(9)}
+    sets = {name: top(candidates[name]) for name in ("oracle", "noise")}
+    table = trial(candidates, truth, chosen=sets, resamples=0)
+    for target, rows in table.dropna(subset="precision_p").groupby("target"):
+        assert len(rows) == 2 * 3, target
+        np.testing.assert_allclose(rows["precision_q"], false_discovery_control(rows["precision_p"]))
+    rows = table[table["target"] == "own"].groupby("detector")["precision_q"]
+    assert rows.max()["oracle"] < 1e-5
+    assert rows.min()["noise"] > 0.05
+    assert rows.count()["none"] == 0
+
+
+def test_many_detectors_of_noise_are_no_discovery():
+    """Thirty detectors of noise in three languages: some p is below 0.05 by chance, no q is."""
+    candidates = {str(i): noise(1000 + 10 * i) for i in range(30)}
+    table = trial(
+        candidates,
+        effects(),
+        chosen={n: top(s, 0.2) for n, s in candidates.items()},
+        targets=["own"],
+        share=0.2,
+        resamples=0,
+    )
+    assert (table["precision_p"] < 0.05).any()
+    assert (table["precision_q"] > 0.05).all()
 
 
 def test_intervals_hold_the_value_and_shrink_with_documents():
@@ -213,6 +254,8 @@ def test_runs_that_do_not_compare():
     apart = repeatability(one, Outcome({"a": noise(50)}, {"a": top(noise(50))}))
     assert apart["spearman"].abs().max() < 0.25
     assert (apart["p"] > 0.01).all()
+    assert list(apart.columns) == list(REPEATABILITY)
+    np.testing.assert_allclose(apart["q"], false_discovery_control(apart["p"]))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # two documents are few, and they are cut
@@ -224,6 +267,7 @@ def test_the_example_of_the_page_runs():
         less.replace('("v", "ffn")', '("ffn",)')
         .replace('["v", "ffn"]', '["ffn"]')
         .replace("resamples=50", "resamples=2")
+        .replace("corpus.shard(1, 2)", "corpus.shard(1, 4)")
     )
     assert less != code
     names: dict = {}

@@ -17,19 +17,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from scipy.stats import false_discovery_control
 
 import mwork_lens as mw
 from mwork_lens.ability_tables import holm
+from mwork_lens.detect.plnd import Minus
 from mwork_lens.storage import content_hash, reuse, save, write_json, write_text
 from mwork_lens.tasks.ask import fitting
 from mwork_lens.tasks.files import embedded_folder
 from mwork_lens.tasks.task import ABILITIES
 
 ENGLISH = "en"
+VERSION = 1
+"""Of the tables that `Bench.table` keeps. Raise it when what one of them holds changes: kept tables of another version are not used."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ class Bench:
         return sets
 
     def table(self, name: str, settings: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table that is made once and kept in --out."""
-        key = content_hash(self.key, name, settings)
+        """A table that is made once and kept in --out; found by model, texts, settings and `VERSION`."""
+        key = content_hash(VERSION, self.key, name, settings)
         path = self.out / "tables" / f"{name}-{key[:12]}.parquet"
         if (found := reuse(path, key, "making this table again")) is None:
             found = make()
@@ -215,6 +218,7 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
     if extend is not None:
         extend(parser)
     given = parser.parse_args()
+    check(given)
     given.out = given.out or Path("runs/mwork-smoke" if given.smoke else "runs/mwork")
     given.texts = given.texts or ("organism" if given.model in (None, "organism") else "embedded")
     if given.smoke:
@@ -222,6 +226,7 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
         given.limit, given.items, given.draws, given.length = min(given.limit, 12), 3, min(given.draws, 3), 32
         given.set_draws = min(given.set_draws, 50)
     model = mw.load_model(*([given.model] if given.model else []))
+    check_stages(given.stages, model.cfg.n_layers)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         tasks = {task.name: fitting(model, task) for task in _tasks(given.tasks)}
@@ -242,6 +247,29 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
     }
     print(f"{name}: {', '.join(order)}; tasks {', '.join(held) or 'none'}; out {given.out}", flush=True)
     return Bench(name, given, model, held, {language: texts[language] for language in order})
+
+
+def check(given: argparse.Namespace) -> None:
+    """Refuse settings that cannot be, before anything is loaded."""
+    for name in ("draws", "set_draws", "accuracy_draws", "limit", "items", "size"):
+        if (number := getattr(given, name, 1)) < 1:
+            raise SystemExit(f"--{name.replace('_', '-')} {number}: give at least 1")
+    if given.length is not None and given.length < 2:
+        raise SystemExit(f"--length {given.length}: give at least 2, or leave it out")
+    for name in ("top", "consensus"):
+        if not 0 < (share := getattr(given, name)) <= 1:
+            raise SystemExit(f"--{name} {share}: give a share above 0 and at most 1")
+    if given.minus not in get_args(Minus):
+        raise SystemExit(f"--minus {given.minus}: choose from {', '.join(get_args(Minus))}")
+
+
+def check_stages(stages: Sequence[int] | None, layers: int) -> None:
+    """Refuse stages that leave one of the three without a layer."""
+    try:
+        if stages is not None:
+            mw.Stages.of(layers, understanding=stages[0], generation=stages[1])
+    except ValueError as error:
+        raise SystemExit(f"--stages {stages[0]} {stages[1]}: {error}") from error
 
 
 def _tasks(folder: Path | None) -> list[mw.Task]:

@@ -40,8 +40,11 @@ def piece(corpus: mw.Corpus, start: int, stop: int) -> mw.Corpus:
 def sizes(bench: Bench) -> list[int]:
     """Increasing, the last is all documents of the smallest language."""
     whole = min(map(len, bench.detection.values()))
-    wanted = bench.arguments.sizes or [2 * 2**i if bench.arguments.smoke else 10 * 2**i for i in range(20)]
-    return sorted({size for size in wanted if 0 < size < whole} | {whole})
+    asked = bench.arguments.sizes
+    if asked and min(asked) < 1:
+        raise SystemExit(f"--sizes {min(asked)}: give at least 1")
+    wanted = asked or [2 * 2**i if bench.arguments.smoke else 10 * 2**i for i in range(20)]
+    return sorted({size for size in wanted if size < whole} | {whole})
 
 
 def run(bench: Bench) -> None:

@@ -108,6 +108,15 @@ def held_out_rise(part: pd.DataFrame, seed: int) -> dict[str, float]:
     return {**found, "rise_layer": chosen, "rise_documents": count}
 
 
+def verdict(row: pd.Series) -> str:
+    """Whether the curve of English agrees with the paper; a dash without an interval."""
+    if row["rise_low"] != row["rise_low"]:
+        return "–"
+    if row["rise_low"] > 0:
+        return "yes" if row["rank"] == 1 else "no: another language rises more"
+    return "no"
+
+
 def run(bench: Bench) -> None:
     given = bench.arguments
     labels = mw.token_languages(bench.model, bench.detection)
@@ -134,14 +143,9 @@ def run(bench: Bench) -> None:
     found = pivots(table, pd.concat(each, ignore_index=True), given.seed)
     lines = []
     for _, row in found[(found["pivot"] == ENGLISH) & (found["text"] != ENGLISH)].iterrows():
-        verdict = "yes" if row["rise_low"] > 0 and row["rank"] == 1 else "no"
-        if verdict == "no" and row["rise_low"] > 0:
-            verdict = "no: another language rises more"
-        if row["rise_low"] != row["rise_low"]:
-            verdict = "–"
         numbers = [f"{row['ends']:.3f}", interval(row, "mass", 3).replace("+", ""), row["layer"]]
         numbers += [f"{interval(row, 'rise', 3)}, layer {row['rise_layer']}", row["rank"]]
-        lines.append([row["source"], row["text"], "rises, then falls", *numbers, verdict])
+        lines.append([row["source"], row["text"], "rises, then falls", *numbers, verdict(row)])
     head = [
         "where",
         "text",

@@ -159,8 +159,6 @@ def figure(table: pd.DataFrame):
                 "task": row["score"],
                 "row": row["off"],
                 "neurons": kind,
-                "delta": np.nan,
-                "fisher_holm_delta": np.nan,
             }
             for name, one in (("d_non_eng", row), ("d_eng", english.loc[(row["off"], row["score"])])):
                 if kind == "specific":

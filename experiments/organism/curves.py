@@ -3,7 +3,7 @@
     python experiments/organism/curves.py --run runs/organism --results experiments/organism/results
 
 Writes training.svg, training.csv (every look at the held-out items: means over languages, English apart) and training.json (recipe, steps,
-seconds, SHA-256 of the exported weights and of the tokenizer).
+seconds of all its processes, SHA-256 of the exported weights and of the tokenizer).
 """
 
 # pyright: reportArgumentType=false
@@ -25,12 +25,14 @@ COLOURS = {
 def looks(log: Path) -> pd.DataFrame:
     """A row per look: step, loss, seconds, and per kind the share of whole answers that are likeliest, in English and in the mean of the others.
 
-    A resumed run may have looked at a step twice: the later one counts. Seconds are of the process that looked.
+    A resumed run may have looked at a step twice: the later one counts. The log's seconds begin at 0 with every process: where they fall, those of
+    the processes before are added. Work of theirs after their last look is not known, and not counted.
     """
-    rows = []
+    rows, before, last = [], 0.0, 0.0
     for line in log.read_text(encoding="utf-8").splitlines():
         seen = json.loads(line)
-        row = {"step": seen["step"], "loss": seen["loss"], "seconds": seen["seconds"]}
+        before, last = before + (last if seen["seconds"] < last else 0.0), seen["seconds"]
+        row = {"step": seen["step"], "loss": seen["loss"], "seconds": before + last}
         for kind in COLOURS:
             mine = {key.split("/")[1]: value for key, value in seen.items() if key.split("/")[0] == kind}
             others = [value for language, value in mine.items() if language != "en"]
@@ -65,6 +67,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
     given = parser.parse_args()
+    if not (given.run / "log.jsonl").is_file():
+        raise SystemExit(f"--run {given.run}: no log.jsonl in it; train.py writes one")
     table = looks(given.run / "log.jsonl")
     write_text(given.results / "training.csv", table.round(4).to_csv(index=False))
     draw(table, given.results / "training.svg")

@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, help="items per task and language")
     given = parser.parse_args()
+    if given.limit is not None and given.limit < 1:
+        raise SystemExit(f"--limit {given.limit}: give at least 1, or leave it out")
     model = mw.load_model(given.model)
     tasks = [mw.load_task(f"organism/{kind}") for kind in KINDS]
     if given.limit:

@@ -9,7 +9,8 @@ content in the target's language*; patching late gives the source's answer as it
 language in an English prompt), the same language on both sides (content carries, language cannot change), and an English prompt of another relation,
 whose content does not fit: it can bring a language and no answer.
 
-Only facts stated in every language are used, and pairs whose four answers differ. Writes RESULTS/carry.csv (every layer), carry.json, carry.svg.
+Only facts stated in every language are used, and pairs whose four answers differ in their first word: what follows an article ("a baker") is computed
+behind the prompt, where nothing is patched. Writes RESULTS/carry.csv (every layer), carry.json, carry.svg.
 """
 
 # pandas types a column as anything it might be
@@ -90,7 +91,7 @@ def parse() -> argparse.Namespace:
 
 
 def pairs_of(task: mw.Task, source: str, target: str, count: int, seed: int, *, crossed: bool) -> list[Pair]:
-    """Random pairs of facts of one relation (or of two: `crossed`), with the four answers, all different."""
+    """Random pairs of facts of one relation (or of two: `crossed`), with the four answers, whose first words all differ."""
     theirs, mine = ({item.id: item for item in task.of(language)} for language in (source, target))
     chance, found = random.Random(f"{seed}-{source}-{target}-{crossed}"), {}
     known = sorted(set(theirs) & set(mine))
@@ -101,13 +102,21 @@ def pairs_of(task: mw.Task, source: str, target: str, count: int, seed: int, *, 
         answers = (mine[a], theirs[a], mine[b], theirs[b]) if source != target else (mine[a], mine[b])
         names = NAMES if source != target else (NAMES[0], NAMES[2])
         candidates = {name: item.answers[0] for name, item in zip(names, answers, strict=True)}
-        if len(set(candidates.values())) == len(candidates):
+        if len({first_word(text) for text in candidates.values()}) == len(candidates):
             found[a, b] = Pair(theirs[a], mine[b], candidates)
         if len(found) == count:
             break
     if not found:
-        raise SystemExit(f"no pair of facts of {source!r} and {target!r} has four different answers: check --task")
+        raise SystemExit(
+            f"no pair of facts of {source!r} and {target!r} has answers with different first words: check --task"
+        )
     return list(found.values())
+
+
+def first_word(text: str) -> str:
+    """The first word of an answer; the first character where words are not spaced."""
+    word = text.split()[0].lower()
+    return word if word.isascii() or not "\u4e00" <= word[0] <= "\u9fff" else word[0]
 
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:

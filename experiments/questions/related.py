@@ -110,7 +110,7 @@ def draw(neighbours: pd.DataFrame, probes: pd.DataFrame) -> object:
             panel.set_ylim(-0.02, 1.02)
         axes[0].set_ylabel("accuracy")
         handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=7)
+        figure.legend(handles, names, loc="outside upper center", ncols=4)
     return figure
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from .console import fail_on, guarded, print_study, print_table, say
 from .options import (
@@ -26,6 +27,26 @@ from .options import (
     app,
     codes,
 )
+
+
+class Recorded(TyperGroup):
+    """The commands; the line of each is kept in the folder it writes to, for the report."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember the words before they are taken apart."""
+        ctx.meta["mwork_lens.words"] = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the words name, recorded."""
+        from ..report.command import folder_of, recording
+
+        words = ctx.meta["mwork_lens.words"]
+        with recording(words, folder_of(self, ctx, words)):
+            return super().invoke(ctx)
+
+
+app.callback(cls=Recorded)(lambda: None)
 
 
 @app.command()
@@ -218,14 +239,29 @@ def doctor(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished study.")]) -> None:
-    """Write report.html of a study again, from its tables."""
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished study, or of any other run.")],
+    interactive: Annotated[bool, typer.Option(help="With the interactive figures of a study (5 MB).")] = True,
+) -> None:
+    """Write report.html of a run, from what its folder holds."""
 
     def run() -> None:
+        import json
+
         from ..report import write_report
+        from ..report.folder import write_folder_report
         from ..study import load_study
 
-        say(f"report: {write_report(load_study(folder), folder / 'report.html')}")
+        record = folder / "run.json"
+        try:
+            method = json.loads(record.read_text(encoding="utf-8"))["method"] if record.is_file() else None
+        except (ValueError, KeyError, TypeError):
+            method = None  # the page of a folder says what is wrong with it
+        if method == "study" or not folder.exists():
+            made = write_report(load_study(folder), folder / "report.html", interactive=interactive)
+        else:
+            made = write_folder_report(folder)
+        say(f"report: {made}")
 
     guarded(run)
 

@@ -11,11 +11,12 @@
     precision_intervals  factor_scatter  token_curves   how many facts are known in each language, and what goes with it
     language_heatmap  bins_heatmap           facts and neurons that languages share; where these lie
     absent_bars  type_bars  pattern_bars     whence facts come
+    recovery_heatmap  carried_curves         what patching brings back, and which answer carries over between languages
     dose_curves  fluency_against_accuracy  damage_heatmap   what steering does, and what it costs
 
 Every figure is a plain `matplotlib.figure.Figure`: no pyplot, no global state, so figures can be made in threads and in notebooks alike
-(`axes[0].figure` shows itself there). Colours are those of Okabe and Ito (2008), told apart under every common colour blindness; a language
-has the same colour in every figure of a study. What is not known (nan) is left out, never drawn as zero.
+(`axes[0].figure` shows itself there after `%matplotlib inline`). Colours are those of Okabe and Ito (2008), told apart under every common colour
+blindness; a language has the same colour in every figure of a study. What is not known (nan) is left out, never drawn as zero.
 """
 
 from .effects import deltas
@@ -27,6 +28,7 @@ from .lens import lens_curves
 from .matrix import perplexity_heatmap, selectivity_bars, share_curves
 from .neurons import layer_counts, overlap_heatmap
 from .parts import require_columns
+from .patching import carried_curves, recovery_heatmap
 from .stability import agreement_heatmap, selection_frequency_histogram, sensitivity_curves
 from .steering import damage_heatmap, dose_curves, fluency_against_accuracy
 from .style import language_colours, language_name, svg, write_svg
@@ -35,6 +37,7 @@ __all__ = [
     "absent_bars",
     "agreement_heatmap",
     "bins_heatmap",
+    "carried_curves",
     "category_bars",
     "damage_heatmap",
     "deltas",
@@ -54,6 +57,7 @@ __all__ = [
     "perplexity_heatmap",
     "precision_intervals",
     "pruning_curves",
+    "recovery_heatmap",
     "require_columns",
     "retrieval_curves",
     "selection_frequency_histogram",

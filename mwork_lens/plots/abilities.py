@@ -28,6 +28,7 @@ def ability_deltas(
 
     Each line has two lanes: the other languages (filled) above English (hollow). Points are changes with their 95 % intervals, of the target's
     own neurons (circles) and of another language's (diamonds); the grey bar spans the random draws, its tick is their mean. Left of zero is harm.
+    Nothing is marked as significant: the tests stand in the table, where one can see which they are.
 
     Args:
         table: What `ability_grid` returns.
@@ -38,7 +39,7 @@ def ability_deltas(
         ValueError: The table is empty or lacks a column; too few axes.
     """
     edges = [f"{lane}{end}" for lane in _LANES for end in ("", "_low", "_high")]
-    require_columns(table, ["task", "row", "neurons", *edges, "delta", "fisher_holm_delta"], "ability", "ability_grid")
+    require_columns(table, ["task", "row", "neurons", *edges], "ability", "ability_grid")
     tasks, rows = unique(table, "task"), unique(table, "row")
     places = {row: float(at) for at, row in enumerate(rows)}
     with house_style():

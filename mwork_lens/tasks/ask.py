@@ -20,6 +20,9 @@ from .task import Item, Normalise, Task
 WRITTEN = ("exact", "f1", "rouge_l", "number", "fidelity")
 """Scores of generated text; nan elsewhere."""
 
+VERSION = 1
+"""Of what `ask` makes of an item, scorers included. Raise it when that changes: kept results of another version are not used."""
+
 _PROBED = 8
 """Items of a language whose answer tells what state the model is in."""
 _SENTENCES = (

@@ -26,7 +26,7 @@ from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..storage import Run, content_hash, reuse, save
 from ..writing.identify import Identifier
-from .ask import WRITTEN, Ready, ask, behaviour, identifier_facts, prepare_items
+from .ask import VERSION, WRITTEN, Ready, ask, behaviour, identifier_facts, prepare_items
 from .task import Normalise, Task
 
 Condition = Callable[[], AbstractContextManager[Any]] | None
@@ -65,8 +65,8 @@ def answer_scores(
         normalise: How the likelihoods of choices are compared: their `sum`, or that per `token` or `character`.
         out: Folder in which every finished block (condition, task, language) is kept; None keeps nothing.
         resume: Use the finished blocks in `out`. They are found by content (items, settings, label of the condition, and what the model under it
-            says to a probe, up to 8 items and steps after them), so tasks and conditions may have been added since. Conditions that act on the steps
-            after a prompt only should differ in their labels.
+            says to a probe, up to 8 items and steps after them) and by the version of the code that scores, so tasks and conditions may have been
+            added since. Conditions that act on the steps after a prompt only should differ in their labels.
         progress: Show a progress bar.
 
     Returns:
@@ -76,7 +76,7 @@ def answer_scores(
     Raises:
         ValueError: A task lacks a language, an item does not fit the context, two tasks share a name, a setting is out of its range, the
             identifier cannot name a language, or fidelity is the metric without one; the model is no causal decoder, or its logits not finite.
-        FileExistsError: `out` holds another run, or this one and `resume` is False.
+        FileExistsError: `out` holds another run, or one of another version, or this one and `resume` is False.
     """
     from tqdm.auto import tqdm
 
@@ -87,6 +87,7 @@ def answer_scores(
     ]
     basis = {
         "method": "tasks",
+        "version": VERSION,
         "model": fingerprint(model),
         "size": size,
         "normalise": normalise,

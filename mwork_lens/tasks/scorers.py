@@ -116,7 +116,14 @@ def _harmonic(common: int, given: int, wanted: int) -> float:
 
 
 def number(text: str, answers: Sequence[str], language: str = "en") -> float:
-    """Whether the last number of a text is that of an answer; the language is not used."""
+    """Whether the last number of a text is that of an answer; the language is not used.
+
+    Read are decimal digits of every script, full-width ones too (`１６`, `১২৩`, `٤٢`), with a sign and a currency mark in front (`-` or `−`; not
+    between numbers: `10-5` ends in 5). One of `.` `,` `'` `’` `٬` or a space groups thousands, or Indian lakhs; `.`, `,` or `٫` before the last
+    digits is the decimal mark. A single mark before exactly three digits groups: `1.234` and `1,234` are 1234, `0.125` and `1234.567` decimals.
+    Not read: numerals of words or characters (`twelve`, `十二`, `XII`, `½`), exponents (`1e5` ends in 5), fractions (`3/4` ends in 4), units of
+    quantity (`3 million` and `3万` are 3), and full-width marks (`１，２３４` ends in 234).
+    """
     found = last_number(text)
     wanted = [value for answer in answers if (value := last_number(answer)) is not None]
     return float(found is not None and any(abs(found - value) <= 1e-9 * max(1.0, abs(value)) for value in wanted))

@@ -1,6 +1,10 @@
-"""Few-shot prompts: solved examples in front of every item, the same ones in every language, and never the item itself."""
+"""Few-shot prompts: solved examples in front of every item, the same ones in every language, and never the item itself.
 
-from collections.abc import Sequence
+An example is the item itself if it has its id, or the same prompt in any language (but for case and white space): a set of examples may have ids of
+its own.
+"""
+
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from .task import Item, Task
@@ -12,8 +16,8 @@ def few_shot(task: Task, shots: int, *, examples: Task | None = None, separator:
     Args:
         task: The items, with prompts that stand alone.
         shots: Examples in front of each; 0 changes nothing.
-        examples: Where they come from: the first `shots` of a language that are not the item itself (by id) and share no passage with it
-            (`meta["passage"]`). Default the task's own items.
+        examples: Where they come from: the first `shots` of a language that are not the item itself (by id and by prompt) and share no passage with
+            it (`meta["passage"]`). Default the task's own items.
         separator: Between examples, and before the item.
 
     Raises:
@@ -25,12 +29,27 @@ def few_shot(task: Task, shots: int, *, examples: Task | None = None, separator:
         return task
     source = examples or task
     given = {language: source.of(language) for language in task.languages}
-    return replace(task, items=tuple(_with(item, given[item.language], shots, separator) for item in task.items))
+    known: dict[tuple[str, str], set[str]] = {}  # language and content -> ids of examples
+    for language, examples_of in given.items():
+        for one in examples_of:
+            known.setdefault((language, _content(one)), set()).add(one.id)
+    same = {item.id: {item.id} for item in task.items}
+    for item in task.items:  # what is the item in one language is left out in all, so that examples stay parallel
+        same[item.id] |= known.get((item.language, _content(item)), set())
+    return replace(
+        task, items=tuple(_with(item, given[item.language], same[item.id], shots, separator) for item in task.items)
+    )
 
 
-def _with(item: Item, examples: Sequence[Item], shots: int, separator: str) -> Item:
+def _content(item: Item) -> str:
+    return " ".join(item.prompt.casefold().split())
+
+
+def _with(item: Item, examples: Sequence[Item], itself: Collection[str], shots: int, separator: str) -> Item:
     passage = item.meta.get("passage")
-    others = [one for one in examples if one.id != item.id and (passage is None or one.meta.get("passage") != passage)]
+    others = [
+        one for one in examples if one.id not in itself and (passage is None or one.meta.get("passage") != passage)
+    ]
     if len(others) < shots:
         raise ValueError(
             f"item {item.id!r} of {item.language!r} has {len(others)} other items to learn from: ask for at most {len(others)} shots, "

@@ -85,9 +85,10 @@ class Item:
             self._check_choices()
 
     def _check_choices(self) -> None:
-        if len(set(self.choices)) < len(self.choices):
-            twice = next(choice for choice in self.choices if self.choices.count(choice) > 1)
-            raise ValueError(f"field 'choices': {twice!r} is there twice; choices must differ")
+        for name, rule in (("choices", "choices must differ"), ("answers", "name each right choice once")):
+            seen = [" ".join(text.split()) for text in getattr(self, name)]
+            if twice := [text for at, text in enumerate(getattr(self, name)) if seen[at] in seen[:at]]:
+                raise ValueError(f"field {name!r}: {twice[0]!r} is there twice (but for white space); {rule}")
         if strange := [answer for answer in self.answers if answer not in self.choices]:
             raise ValueError(f"field 'answers': {strange[0]!r} is not among the choices ({', '.join(self.choices)})")
         if set(self.answers) == set(self.choices):

@@ -79,6 +79,8 @@ def test_languages_are_chosen(tmp_path):
         ({**GOOD, "answers": ["x", 2]}, "line 3: field 'answers' must hold strings, got 2"),
         ({**GOOD, "meta": []}, "line 3: field 'meta' must be an object"),
         ({**GOOD, "answers": ["z"]}, "line 3: field 'answers': 'z' is not among the choices"),
+        ({**GOOD, "choices": ["x", "y", "y "]}, "line 3: field 'choices': 'y ' is there twice"),
+        ({**GOOD, "answers": ["x", "x"]}, "line 3: field 'answers': 'x' is there twice"),
         ({**GOOD, "choices": ["x", ""]}, "line 3: field 'choices': number 1 is of zero length"),
         ({**GOOD, "id": "b", "choices": []}, "line 3: field 'choices' is empty"),
         (

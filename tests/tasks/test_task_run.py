@@ -235,6 +235,19 @@ def test_kept_blocks_are_those_of_the_same_model_and_items(llama, tmp_path):
         pd.testing.assert_frame_equal(run(CHOOSE), before)
 
 
+def test_kept_blocks_of_another_version_are_refused(llama, tmp_path, monkeypatch):
+    def run():
+        return answer_scores(llama, CHOOSE, out=tmp_path, resume=True, progress=False)
+
+    before = run()
+    with monkeypatch.context() as patched:
+        patched.setattr("mwork_lens.tasks.run.VERSION", 999)
+        with pytest.raises(FileExistsError, match=r"another run \(it differs in version\): choose another folder"):
+            run()
+    monkeypatch.setattr("mwork_lens.tasks.run.ask", lambda *a: pytest.fail("asked again"))
+    pd.testing.assert_frame_equal(run(), before)
+
+
 def test_an_edit_of_the_steps_alone_is_seen_again_on_resuming(llama, tmp_path):
     """Reading everything from disk, the edit must still act: one that never fires is an error."""
     later = {"later": lambda: applied(llama, during(zero(off(llama)), "new"))}

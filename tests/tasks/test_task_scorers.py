@@ -134,6 +134,20 @@ def test_last_number(text, value):
     assert last_number(text) == (None if value is None else pytest.approx(value))
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("１６", 16), ("１.５", 1.5), ("-３", -3), ("٤٢", 42), ("٣٬٥٠٠", 3500), ("٣٫٥", 3.5), ("1’234", 1234), ("1\u00a0234,5", 1234.5), 
+        ("€-3", -3), ("1.234", 1234), ("1,234", 1234), ("1.23", 1.23), ("1,23", 1.23), ("0,125", 0.125), ("5%", 5),
+        ("twelve", None), ("十二", None), ("XII", None), ("½", None), ("1e5", 5), ("3/4", 4), ("3 million", 3), ("3万", 3),
+        ("１，２３４", 234), ("2²", 2),
+    ],
+)  # fmt: skip
+def test_numerals_are_those_that_the_docstring_names(text, value):
+    assert last_number(text) == value
+    assert number(f"= {text}", [text]) == float(value is not None)
+
+
 def test_number_keeps_what_the_released_rule_drops():
     assert number("The answer is 2125.", ["2,125"]) == 1
     assert number("the answer is -3", ["3"]) == 0

@@ -40,6 +40,14 @@ def test_glue_is_a_space_but_not_in_chinese():
         ({"answers": ("x", " ")}, "field 'answers': number 1 is of zero length"),
         ({"answers": ("x",), "choices": ("x", "")}, "field 'choices': number 1 is of zero length"),
         ({"answers": ("x",), "choices": ("x", "y", "y")}, "field 'choices': 'y' is there twice"),
+        (
+            {"answers": ("x",), "choices": ("x", "y z", " y  z")},
+            r"field 'choices': ' y  z' is there twice \(but for white",
+        ),
+        (
+            {"answers": ("x", "x"), "choices": ("x", "y")},
+            "field 'answers': 'x' is there twice .* name each right choice",
+        ),
         ({"answers": ("z",), "choices": ("x", "y")}, r"field 'answers': 'z' is not among the choices \(x, y\)"),
         ({"answers": ("x",), "choices": ("x",)}, "every choice is right"),
     ],
@@ -47,6 +55,11 @@ def test_glue_is_a_space_but_not_in_chinese():
 def test_items_refuse(fields, message):
     with pytest.raises(ValueError, match=message):
         item(**fields)
+
+
+def test_choices_that_differ_and_answers_that_are_written_freely_may_be_alike():
+    assert item(answers=("A", "a"), choices=("A", "a", "b")).choices == ("A", "a", "b")
+    assert item(answers=("x", "x")).answers == ("x", "x")  # as SQuAD's annotators
 
 
 def test_white_space_before_an_answer_is_the_prompts_own_if_the_glue_is_empty():
@@ -138,6 +151,19 @@ def test_examples_are_solved_and_never_the_item_itself():
     for one in t.items:
         assert f"yes {one.id}" not in one.prompt
     assert few_shot(t, 0) is t
+
+
+def test_an_item_under_another_id_is_no_example_of_itself_in_any_language():
+    asked = task([item("a"), item("a", "fr"), item("b"), item("b", "fr")])
+    others = task(
+        item(name, language, prompt=prompt)
+        for language in ("en", "fr")
+        for name, prompt in (("o1", "prompt  A:" if language == "en" else "Question o1:"), ("o2", "Prompt o2:"))
+    )
+    t = few_shot(asked, 1, examples=others)
+    assert [one.prompt.split(":")[0] for one in t.items] == ["Prompt o2", "Prompt o2", "prompt  A", "Question o1"]
+    with pytest.raises(ValueError, match="item 'a' of 'en' has 1 other items"):
+        few_shot(asked, 2, examples=others)
 
 
 def test_examples_come_from_elsewhere_and_from_other_passages():

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .plots import language_name
-from .plots.style import stage_name
-from .sites import SITES
-from .stages import Stages
+from ..plots import language_name
+from ..plots.style import stage_name
+from ..sites import SITES
+from ..stages import Stages
 
 UNKNOWN = "–"
 """What stands where there is no number."""
@@ -26,7 +26,7 @@ _CONDITIONS = {"own": "own", "other": "another’s", "random": "random"}
 
 
 class Cell(NamedTuple):
-    """A table cell: its text, and how it looks (`n` numbers, `h` row heading)."""
+    """A table cell: its text, and how it looks (`n` numbers, `h` row heading, `h again` one that repeats the heading above it)."""
 
     text: str
     look: str = ""
@@ -58,7 +58,7 @@ def summary_table(summary: pd.DataFrame) -> Table:
         measured = _measured(found, ("non_eng", "eng", "delta"), digits)
         return [Cell(_CONDITIONS.get(found["neurons"], found["neurons"])), _count(found["count"]), *measured, *p]
 
-    head = _head("", "neurons off", "count", "the languages", "English", "Δ", "p harm", "p Δ")
+    head = _head("structure", "neurons off", "count", "the languages", "English", "Δ", "p harm", "p Δ")
     caption = (
         "Change of the mean log-likelihood in nats per token, averaged over the target languages, with 95% intervals; "
         "for random sets: mean and [smallest, largest] draw."
@@ -81,7 +81,9 @@ def language_tables(grid: pd.DataFrame) -> Iterator[tuple[str, Table]]:
             measured = _measured(found, ("own", "english", "delta"), digits)
             return [Cell(name), _count(found["count"]), *measured, _n(found["beyond"])]
 
-        head = _head("", "neurons off", "count", language_name(str(language)), "English", "Δ", "draws as harmful")
+        head = _head(
+            "structure", "neurons off", "count", language_name(str(language)), "English", "Δ", "draws as harmful"
+        )
         caption = (
             "Change of the mean log-likelihood in nats per token with 95% intervals (paired bootstrap over documents); for random sets: mean and "
             "[smallest, largest] draw. Last column: random draws that harm the language at least as much as its own neurons."
@@ -191,7 +193,7 @@ def _with_mean_draw(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _grouped(table: pd.DataFrame, row: Any) -> Iterator[Row]:
-    """Rows with a heading per stage; the structure is named once."""
+    """Rows with a heading per stage; the structure is seen once, and on every row once they are sorted."""
     stage = structure = None
     for _, found in table.iterrows():
         if found["stage"] != stage:
@@ -199,7 +201,7 @@ def _grouped(table: pd.DataFrame, row: Any) -> Iterator[Row]:
             structure = None
         first = found["structure"] != structure
         stage, structure = found["stage"], found["structure"]
-        name = Cell(_STRUCTURES.get(str(structure), str(structure)) if first else "", "h")
+        name = Cell(_STRUCTURES.get(str(structure), str(structure)), "h" if first else "h again")
         yield Row([name, *row(found)], " ".join(["strong"] * (found["neurons"] == "own") + ["first"] * first))
 
 
