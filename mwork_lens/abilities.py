@@ -31,6 +31,7 @@ from .grid import ENGLISH, cut
 from .interventions import deactivate
 from .models import describe, fingerprint
 from .neurons import NeuronSet
+from .progress import hidden
 from .sites import NEURON_SITES
 from .stages import Stages
 from .storage import Run, content_hash, reuse, save
@@ -230,7 +231,9 @@ def ability_scores(
 
     tables = [kept(f"baseline-{score}", task, ()) for task in held]
     parts = [(*at, block, task) for at, block in blocks.items() for task in _having(asked, at[0])]
-    for target, row, number, block, task in (bar := tqdm(parts, unit="part", desc="abilities", disable=not progress)):
+    for target, row, number, block, task in (
+        bar := tqdm(parts, unit="part", desc="abilities", disable=hidden(progress))
+    ):
         bar.set_postfix_str(f"{target} {row} {task.name}")
         name = f"{target}-{row}-{'own' if number < 0 else number}-{score}"
         tables.append(kept(name, task.only([ENGLISH, target]), block))

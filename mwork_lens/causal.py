@@ -33,6 +33,7 @@ from .corpora import Corpus, Tokens, pad
 from .evaluate import Prepared, document_nll, prepare, require_causal
 from .measure import claim_folder
 from .models import describe, fingerprint
+from .progress import hidden
 from .sites import NEURON_SITES, Site, n_layers, require_sites, shape_of
 from .stats import pack_sites, unpack_sites
 from .storage import Run, content_hash, reuse, save
@@ -188,7 +189,7 @@ def ablation_effects(
     baseline[order] = torch.cat([way.baseline(batch) for batch in batches])
     if progress:
         tqdm.write(f"single-neuron ablation through {way.path}: {cost}")
-    with tqdm(total=cost.neurons * cost.tokens, unit="token", unit_scale=True, disable=not progress) as bar:
+    with tqdm(total=cost.neurons * cost.tokens, unit="token", unit_scale=True, disable=hidden(progress)) as bar:
         for layer in depth:
             for site in chosen:
                 bar.set_postfix_str(f"{site} of layer {layer}")

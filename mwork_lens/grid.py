@@ -31,6 +31,7 @@ from .detect.plnd import Measure, Minus, importances
 from .evaluate import prepare, resample
 from .interventions import deactivate
 from .neurons import NeuronSet
+from .progress import hidden
 from .sites import ATTENTION_SITES, NEURON_SITES, Site, require_sites
 from .stages import STAGES, Stages
 from .storage import Run, content_hash, reuse, save
@@ -139,7 +140,7 @@ def deactivation_scores(
     targets = [language for language in test if language != ENGLISH]
     conditions = len(ALL_STAGES) * len(STRUCTURES) * (settings.draws + 2)
     tables = []
-    with tqdm(total=len(targets) * conditions, unit="run", desc="deactivation", disable=not progress) as bar:
+    with tqdm(total=len(targets) * conditions, unit="run", desc="deactivation", disable=hidden(progress)) as bar:
         for number, language in enumerate(targets):
             bar.set_postfix_str(language)
             other = targets[(number + 1) % len(targets)] if len(targets) > 1 else ENGLISH

@@ -24,6 +24,7 @@ from torch import Tensor
 from .capture import as_tokens, capture
 from .corpora import Corpus, Tokens, batches, token_counts
 from .languages import TokenLanguages, from_counts, from_lingua, from_script
+from .progress import hidden
 from .sites import n_layers
 
 Identify = Literal["counts", "script", "lingua"]
@@ -177,7 +178,7 @@ def layer_languages(
         raise ValueError("no corpora to read: give at least one language, as from load_corpora")
     labels = token_languages(model, reference or corpora, identify=identify)
     tables = []
-    with tqdm(total=sum(map(len, corpora.values())), unit="doc", desc="lens", disable=not progress) as bar:
+    with tqdm(total=sum(map(len, corpora.values())), unit="doc", desc="lens", disable=hidden(progress)) as bar:
         for language, corpus in corpora.items():
             bar.set_postfix_str(language)
             counts, masses, positions = [], [], []

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from .corpora import Corpus, encode, pad, token_limit, warn_truncated
 from .models import describe, fingerprint
+from .progress import hidden
 from .stats import Statistic
 from .storage import Run, content_hash, remove_leftovers, reuse, save, write_json
 
@@ -113,7 +114,7 @@ def measure(
     with tqdm(
         total=sum(map(len, corpora.values())),
         unit="doc",
-        disable=not progress,
+        disable=hidden(progress),
         desc=statistic.parameters()["statistic"],
     ) as bar:
         for language, chunks in plan.items():

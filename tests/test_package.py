@@ -74,3 +74,14 @@ def test_every_module_opens_with_what_it_is_for():
 def test_no_file_is_long(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= 320, f"{path.name} has {lines} lines: split it"
+
+
+def test_bars_are_hidden_by_the_variable_of_tqdm(monkeypatch):
+    from mwork_lens.progress import hidden
+
+    for value, expected in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("TQDM_DISABLE", value)
+        assert hidden(True) is expected
+        assert hidden(False)
+    monkeypatch.delenv("TQDM_DISABLE")
+    assert not hidden(True)

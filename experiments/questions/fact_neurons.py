@@ -175,6 +175,8 @@ def likenesses(bench: Bench, task: mw.Task, own: Units, other: Units, cheap: Uni
         alike = next((x for x in rest if relation[x] == relation[item]), None)
         apart = next((x for x in rest if relation[x] != relation[item]), None)
         add(item, "same fact, two languages", [(own[item, a], own[item, b]) for a, b in combinations(languages, 2)])
+        crossed = [(own[item, a], own[alike, b]) for a, b in combinations(languages, 2) if alike]
+        add(item, "other fact, two languages", crossed)
         add(item, "other fact of the relation", [(own[item, x], own[alike, x]) for x in languages if alike])
         add(item, "fact of another relation", [(own[item, x], own[apart, x]) for x in languages if apart])
         add(item, "other object, same prompt", [(own[item, x], other[item, x]) for x in languages])
@@ -183,7 +185,11 @@ def likenesses(bench: Bench, task: mw.Task, own: Units, other: Units, cheap: Uni
 
 
 def overlapping(bench: Bench, task: mw.Task, found: FactAttributions, own: Units) -> pd.DataFrame:
-    """Units of the facts asked in each language (in at least two facts), and shared units, against neurons of every language."""
+    """Units of the facts asked in each language (of at least two facts), and shared ones, against neurons of every language.
+
+    Row `all`, `own`: every language with its own neurons at once. The languages are laid side by side as if they were more layers, so the null draws
+    in each layer of each language.
+    """
     moments = mw.measure(
         bench.model, bench.detection, mw.document_moments("ffn_act"), out=bench.given.out / f"moments-{bench.given.limit}", resume=True
     )  # fmt: skip
@@ -193,7 +199,7 @@ def overlapping(bench: Bench, task: mw.Task, found: FactAttributions, own: Units
     }
     facts = {x: [own[item, x] for item in found.items] for x in task.languages}
     facts["shared"] = [found.shared(item) for item in found.items]
-    rows = []
+    rows, beside = [], {method: [] for method in methods}
     for asked, sets in facts.items():
         times = torch.stack([units.masks["ffn"] for units in sets]).sum(0)
         whole = mw.NeuronSet({"ffn": times >= min(2, len(sets))})
@@ -201,6 +207,12 @@ def overlapping(bench: Bench, task: mw.Task, found: FactAttributions, own: Units
             some = {x: units for x, units in languages.items() if units}
             if whole and some:
                 rows.append(set_overlap(whole, some).assign(asked=asked, method=method))
+            if asked in some:
+                beside[method].append((whole.masks["ffn"], some[asked].masks["ffn"]))
+    for method, pairs in ((method, pairs) for method, pairs in beside.items() if pairs):
+        first, second = (mw.NeuronSet({"ffn": torch.cat(side)}) for side in zip(*pairs, strict=True))
+        if first and second:
+            rows.append(set_overlap(first, {"own": second}).assign(asked="all", method=method))
     table = pd.concat(rows, ignore_index=True).rename(columns={"name": "neurons_of"})
     from scipy.stats import false_discovery_control
 
@@ -313,6 +325,12 @@ def findings(
             + "; shared units: "
             + ", ".join(f"{r.neurons_of} {r.lift_in_layers:.2f} ({r.bh_in_layers:.3f})" for r in alone.itertuples())
         )
+        apart = part[~part["asked"].isin(["all", "shared"]) & (part["asked"] != part["neurons_of"])]
+        told += [
+            f"{method}, all languages and their own neurons: {r.both} units in both, {r.expected_in_layers:.1f} expected in layers, "
+            f"p = {r.p_in_layers:.1g}; with neurons of other languages {apart['both'].sum()}, {apart['expected_in_layers'].sum():.1f} expected"
+            for r in part[part["asked"] == "all"].itertuples()
+        ]
     for _, row in causal.iterrows():
         gaps = [
             f"{x} {number(row[f'own - {x}'])} [{number(row[f'own - {x} low'])}, {number(row[f'own - {x} high'])}]"
@@ -341,7 +359,6 @@ def draw(layers: pd.DataFrame, likeness: pd.DataFrame, overlaps: pd.DataFrame, c
         axes[1].plot(kinds["chance"], y, "|", color="#222222", markersize=10, label="chance, by layer")
         axes[1].set_yticks(y, [k.replace(", ", ",\n").replace(" of ", "\nof ") for k in kinds.index])
         axes[1].set(xlabel="Jaccard", title="a fact's units and ...")
-        axes[1].legend(loc="lower right")
         for method, marker, shift in (("PLND", "o", -0.15), ("LAPE", "s", 0.15)):
             part = overlaps[(overlaps["method"] == method) & (overlaps["asked"] == overlaps["neurons_of"])]
             at = [languages.index(x) + shift for x in part["asked"]]
@@ -353,7 +370,6 @@ def draw(layers: pd.DataFrame, likeness: pd.DataFrame, overlaps: pd.DataFrame, c
         axes[2].axvline(1, color="#222222", linewidth=0.8)
         axes[2].set_yticks(range(len(languages)), [language_name(x) for x in languages])
         axes[2].set(xlabel="lift in layers (filled: BH < .05)", title="overlap with the language's")
-        axes[2].legend(loc="best")
         part = causal[(causal["group"] == "stated everywhere") & (causal["language"] != "all")]
         at = np.array([languages.index(x) for x in part["language"]])
         for (name, colour), shift in zip(CONTROLS.items(), (-0.2, 0.0, 0.2), strict=True):
@@ -364,9 +380,9 @@ def draw(layers: pd.DataFrame, likeness: pd.DataFrame, overlaps: pd.DataFrame, c
         axes[3].axvline(0, color="#222222", linewidth=0.8)
         axes[3].set_yticks(range(len(languages)), [language_name(x) for x in languages])
         axes[3].set(xlabel="change beyond control, nats", title="own units off")
-        handles, names = axes[0].get_legend_handles_labels()
-        more, labels = axes[3].get_legend_handles_labels()
-        figure.legend(handles + more, names + labels, loc="outside upper center", ncols=5)
+        every = [panel.get_legend_handles_labels() for panel in axes]
+        handles, names = ([x for side in sides for x in side] for sides in zip(*every, strict=True))
+        figure.legend(handles, names, loc="outside upper center", ncols=7)
     return figure
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..neurons import NeuronSet
+from ..progress import hidden
 from ..sites import is_mixture_of_experts, n_layers, weight, width, widths
 from ..storage import Run, content_hash, reuse, save
 from .balanced import balanced_kmeans, balanced_sizes, choose_backend, require_clusters
@@ -212,7 +213,7 @@ def partition(
         return Partition(labels, experts, used, method, seed, solver, model=about)
 
     found: list[Tensor] = []
-    for layer in tqdm(range(n_layers(model)), unit="layer", desc="experts", disable=not progress):
+    for layer in tqdm(range(n_layers(model)), unit="layer", desc="experts", disable=hidden(progress)):
         rows = _rows(model, layer, weights)
         key = content_hash(basis, layer, list(rows.shape), rows.tobytes())
         path = None if folder is None else folder / f"layer-{layer:03d}-{key[:12]}.safetensors"

@@ -24,6 +24,7 @@ import pandas as pd
 from ..evaluate import require_causal
 from ..measure import claim_folder
 from ..models import describe, fingerprint
+from ..progress import hidden
 from ..storage import Run, content_hash, reuse, save
 from . import decode, encoders
 from .factset import FactSet
@@ -101,7 +102,7 @@ def probe(
     if folder is not None:
         claim_folder(folder, basis, resume=resume, claim="facts.json")
     tables = []
-    with tqdm(facts.pairs, unit="block", desc="facts", disable=not progress) as bar:
+    with tqdm(facts.pairs, unit="block", desc="facts", disable=hidden(progress)) as bar:
         for language, relation in bar:
             bar.set_postfix_str(f"{language} {relation}")
             tables.append(_block(model, way, prepare(model, facts, language, relation), facts, basis, folder))

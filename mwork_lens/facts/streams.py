@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..progress import hidden
 from .patterns import token_text
 
 UNITS = ("document", "sentence", "chunk")
@@ -33,7 +34,7 @@ def lines_of(path: Path, *, progress: bool = False, longest: int = LONGEST) -> I
     is_json = Path(path.stem if packed else path.name).suffix == ".jsonl"
     with (
         path.open("rb") as raw,
-        tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar,
+        tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=hidden(progress)) as bar,
     ):
         file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
         number, at = 0, 0

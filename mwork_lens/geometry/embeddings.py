@@ -18,6 +18,7 @@ from torch import Tensor
 from ..capture import capture
 from ..corpora import Corpus, Tokens, batches
 from ..models import fingerprint
+from ..progress import hidden
 from ..sites import n_layers
 
 Pool = Literal["last", "mean"]
@@ -119,7 +120,7 @@ def embed(
         raise ValueError(f"unknown pool={pool!r}: choose last or mean")
     chosen = _states(n_layers(model), layers)
     vectors: dict[str, Tensor] = {}
-    with tqdm(total=len(documents) * len(corpora), unit="doc", desc="embed", disable=not progress) as bar:
+    with tqdm(total=len(documents) * len(corpora), unit="doc", desc="embed", disable=hidden(progress)) as bar:
         for language, corpus in corpora.items():
             bar.set_postfix_str(language)
             parts = []

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..edits import Edit, applied
 from ..interventions import record
 from ..neurons import NeuronSet
+from ..progress import hidden
 from ..sites import HEAD_SITES, Site, heads, n_layers, require_hook, require_sites, unit_site, width
 from ..tasks.likelihood import logp
 from .pairs import Alignment, Pair, Prepared, prepare
@@ -75,7 +76,7 @@ def patching_scores(
     units = _units(model, site, chosen, by_head, where)
     prepared = prepare(model, pairs, at)
     rows = []
-    for one in tqdm(prepared, desc="patching", unit="pair", disable=not progress):
+    for one in tqdm(prepared, desc="patching", unit="pair", disable=hidden(progress)):
         rows += _of_pair(model, one, site, units, from_layer, by_position, size)
     return pd.DataFrame(rows, columns=list(ROWS))
 

@@ -42,6 +42,7 @@ from ..interventions import deactivate
 from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..neurons import NeuronSet
+from ..progress import hidden
 from ..sites import SITES
 from ..storage import Run, content_hash, reuse, save
 from .tables import ALL, SCORES
@@ -210,7 +211,7 @@ def score_conditions(
         claim_folder(folder, basis, resume=resume, claim="perplexity.json")
     run = Run("perplexity", {}, describe(model), {language: corpus.facts() for language, corpus in texts.items()})
     tables = []
-    with tqdm(plan, unit="run", desc="perplexity", disable=not progress) as bar:
+    with tqdm(plan, unit="run", desc="perplexity", disable=hidden(progress)) as bar:
         for condition in bar:
             bar.set_postfix_str(f"{condition.off} {condition.kind}")
             key = content_hash(basis, *_content(condition.units))

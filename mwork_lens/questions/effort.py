@@ -27,6 +27,7 @@ from torch import Tensor
 from ..capture import capture
 from ..corpora import Corpus, batches
 from ..evaluate import RESAMPLES, resample
+from ..progress import hidden
 from ..sites import n_layers, weight
 
 EFFORT = ("language", "document", "layer", "participation", "ninety", "tokens")
@@ -73,7 +74,7 @@ def effort(
         raise ValueError("nothing to measure: give at least one corpus and one layer")
     lengths = {layer: weight(model, "ffn", layer)["W_down"].detach().float().norm(dim=1) for layer in chosen}
     rows: list[tuple[Any, ...]] = []
-    with tqdm(total=sum(map(len, corpora.values())), unit="doc", desc="effort", disable=not progress) as bar:
+    with tqdm(total=sum(map(len, corpora.values())), unit="doc", desc="effort", disable=hidden(progress)) as bar:
         for language, corpus in corpora.items():
             for tokens in batches(corpus, model, size=size, length=length):
 

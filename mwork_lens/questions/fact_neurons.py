@@ -36,6 +36,7 @@ from ..corpora import pad
 from ..evaluate import require_causal
 from ..models import fingerprint
 from ..neurons import NeuronSet
+from ..progress import hidden
 from ..sites import n_layers, require_hook, shape_of
 from ..storage import content_hash
 from ..tasks.likelihood import Continuation, continuations
@@ -170,7 +171,7 @@ def fact_attributions(
         weights[[0, -1]] /= 2
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))  # alike in length: little padding
     pairs = [(i, s) for i in order for s in range(steps)]
-    with tqdm(total=len(chosen) * len(pairs), unit="row", desc="attributing", disable=not progress) as bar:
+    with tqdm(total=len(chosen) * len(pairs), unit="row", desc="attributing", disable=hidden(progress)) as bar:
         for layer, at in product(chosen, range(0, len(pairs), size)):
             part = pairs[at : at + size]
             scale = scales[[s for _, s in part]]

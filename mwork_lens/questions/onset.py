@@ -21,6 +21,7 @@ from ..corpora import Corpus, batches
 from ..evaluate import RESAMPLES, resample
 from ..languages import TokenLanguages
 from ..lenses import Identify, document_masses, read, token_languages
+from ..progress import hidden
 
 ONSETS = ("language", "document", "onset", "positions")
 """Columns of `onsets`; nan where English leads at the output."""
@@ -68,7 +69,7 @@ def onsets(
             f"no token is labelled {missing[0]!r}: give its texts in corpora or reference ({', '.join(labels.names)})"
         )
     rows = []
-    with tqdm(total=sum(map(len, others.values())), unit="doc", desc="onset", disable=not progress) as bar:
+    with tqdm(total=sum(map(len, others.values())), unit="doc", desc="onset", disable=hidden(progress)) as bar:
         for language, corpus in others.items():
             mine, theirs = labels.names.index(language), labels.names.index(english)
             for tokens in batches(corpus, model, size=size, length=length):

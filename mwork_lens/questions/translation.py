@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluate import RESAMPLES, resample
+from ..progress import hidden
 from ..tasks.run import Condition
 from ..tasks.scorers import normalise
 from ..tasks.task import Task, default_glue
@@ -85,7 +86,7 @@ def selective_translation(
         found.update(answers[language, item.id])
     asked = task if languages is None else task.only(languages)
     rows = []
-    with tqdm(total=len(conditions), unit="condition", desc="translation", disable=not progress) as bar:
+    with tqdm(total=len(conditions), unit="condition", desc="translation", disable=hidden(progress)) as bar:
         for label, condition in conditions.items():
             bar.set_postfix_str(label)
             with nullcontext() if condition is None else condition():

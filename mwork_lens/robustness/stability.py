@@ -36,6 +36,7 @@ from ..detect.inputs import documents_of, site_of
 from ..detect.lape import language_entropy, lape, select
 from ..evaluate import resample
 from ..neurons import NeuronSet
+from ..progress import hidden
 from ..sites import Site
 from ..strata import DocumentMoments
 
@@ -127,7 +128,7 @@ def selection_frequency(
     joint = parallel(moments)
     weights = {language: _weights(m, language if not joint else "", resamples, seed) for language, m in moments.items()}
     chosen, sizes, overlaps = torch.zeros(known.shape, dtype=torch.long), [], []
-    with gathered("resamples"), tqdm(total=resamples, disable=not progress, desc="selection frequency") as bar:
+    with gathered("resamples"), tqdm(total=resamples, disable=hidden(progress), desc="selection frequency") as bar:
         for p in _resampled(moments, weights, site_of(moments, site), per):
             lists = choose(p, **cuts)
             chosen += lists

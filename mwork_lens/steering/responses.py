@@ -35,6 +35,7 @@ from ..edits import Edit, applied
 from ..measure import claim_folder
 from ..models import describe, fingerprint
 from ..neurons import NeuronSet
+from ..progress import hidden
 from ..storage import Run, content_hash, reuse, save
 from ..writing.confusion import repetition, response_language
 from ..writing.generate import fluency, generate
@@ -229,7 +230,7 @@ def steering_responses(
     if folder is not None:
         claim_folder(folder, basis, resume=resume, claim="steering.json")
     tables = []
-    with tqdm(cells, unit="run", desc="steering", disable=not progress) as bar:
+    with tqdm(cells, unit="run", desc="steering", disable=hidden(progress)) as bar:
         for cell in bar:
             bar.set_postfix_str(f"{cell.source} to {cell.target or '-'} {cell.condition}")
             key = content_hash(

@@ -24,6 +24,7 @@ import pandas as pd
 
 from ..measure import claim_folder
 from ..models import describe, fingerprint
+from ..progress import hidden
 from ..storage import Run, content_hash, reuse, save
 from ..writing.identify import Identifier
 from .ask import VERSION, WRITTEN, Ready, ask, behaviour, identifier_facts, prepare_items
@@ -98,7 +99,7 @@ def answer_scores(
         claim_folder(folder, basis, resume=resume, claim="tasks.json")
     chosen = {"baseline": None} if conditions is None else dict(conditions)
     tables = []
-    with tqdm(total=len(chosen) * len(plan), unit="block", desc="tasks", disable=not progress) as bar:
+    with tqdm(total=len(chosen) * len(plan), unit="block", desc="tasks", disable=hidden(progress)) as bar:
         for label, condition in chosen.items():
             with nullcontext() if condition is None else condition():
                 for ready in plan:
