@@ -144,7 +144,7 @@ def main() -> None:
     write_text(given.results / "means.csv", means.round(5).to_csv(index=False))
     run = Run(
         "experiments/enhance/study",
-        {k: str(v) for k, v in vars(given).items()},
+        {k: str(v) for k, v in vars(given).items() if k not in ("out", "results", "corpora")},
         mw.describe(bench.model),
         {k: c.facts() for k, c in bench.train.items()},
     )

@@ -161,7 +161,11 @@ class Bench:
             write_text(folder / f"{self.name}_{key}.csv", table.round(6).to_csv(index=False))
         for key, figure in figures.items():
             write_svg(figure, folder / f"{self.name}_{key}.svg")
-        given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.arguments).items() if k != "results"}
+        given = {
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in vars(self.arguments).items()
+            if k not in ("out", "results")
+        }
         corpora = {language: corpus.facts() for language, corpus in self.texts.items()}
         items = {name: {x: task.fingerprint(x) for x in task.languages} for name, task in self.tasks.items()}
         run = mw.Run(

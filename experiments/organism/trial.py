@@ -202,7 +202,7 @@ def write(
     mean = table.groupby(["sites", "target", "detector"])[["spearman", "within", "auroc", "ap", "precision"]].mean()
     run = Run(
         "trial",
-        {k: str(v) for k, v in vars(arguments).items()},
+        {k: str(v) for k, v in vars(arguments).items() if k not in ("out", "results")},
         describe(model),
         {k: c.facts() for k, c in corpora.items()},
     )

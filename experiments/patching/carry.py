@@ -61,7 +61,10 @@ def main() -> None:
     given.results.mkdir(parents=True, exist_ok=True)
     write_text(given.results / "carry.csv", table.round(5).to_csv(index=False))
     run = Run(
-        "experiments/patching/carry", {k: str(v) for k, v in vars(given).items()}, mw.describe(model), seed=given.seed
+        "experiments/patching/carry",
+        {k: str(v) for k, v in vars(given).items() if k not in ("out", "results")},
+        mw.describe(model),
+        seed=given.seed,
     )
     record = {"findings": findings, "seconds": round(time.time() - started), "run": run.to_json()}
     write_json(given.results / "carry.json", record)
