@@ -363,6 +363,7 @@ def browse(path, fragment=""):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path):
     path = tmp_path / "report.html"
@@ -382,6 +383,7 @@ def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path):
     assert "Share chart" not in body
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_sorts_tables_within_their_groups(tmp_path):
     path = tmp_path / "report.html"
@@ -414,6 +416,7 @@ def test_a_browser_sorts_tables_within_their_groups(tmp_path):
     assert (folded, opened) == (0, 0)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_prints(tmp_path):
     path = tmp_path / "report.html"

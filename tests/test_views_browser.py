@@ -12,7 +12,10 @@ from mwork_lens.views import attention_view, edit_view, lens_view, neuron_view, 
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)  # fmt: skip
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (docs/quarantine.md)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (docs/quarantine.md)"),
+]
 
 HOSTILE = (
     '<img src=x onerror="document.body.dataset.hacked=1"> </script><script>document.body.dataset.hacked=1</script>'
