@@ -54,7 +54,8 @@ def texts(value):
 
 @pytest.mark.parametrize("name", ["share", "mass", "counts", "overlap", "deltas"])
 def test_plotly_knows_every_word_and_json_every_number(name):
-    go = pytest.importorskip("plotly.graph_objects")
+    import plotly.graph_objects as go
+
     figure = figures()[name]
     go.Figure(figure)
     assert json.loads(json.dumps(figure, allow_nan=False)) == figure
