@@ -4,8 +4,9 @@
 
 Arms: the language's own neurons, as many random ones per site and layer, all parameters, and LoRA of about equal size (needs `peft`), each on 100,
 200, 400 and 800 documents and several seeds. FOLDER holds <language>.txt, a document a line; `--first-share` of its lines are used (of the corpora
-the embedded organism was trained on it has not seen the first 4 %): for training, for choosing, and for the test. Every arm gets the rate, of
-three, that is best for the target language on the choosing documents after 400 documents of seed 0, so that no arm is judged at another's rate.
+the embedded organism was trained on it has not seen the first 4 %): for training, for choosing, and for the test. Every arm gets the rate that is
+best for the target language on the choosing documents after 400 documents of seed 0, so that no arm is judged at another's rate; rates are tried
+upward and downward by factors of about three until the best one has a worse one on either side.
 Results are NLL per token on test documents: of the target, of English, and the mean of the other languages. Finished runs are kept in --out.
 """
 
@@ -15,7 +16,7 @@ Results are NLL per token on test documents: of the target, of English, and the 
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ import torch
 from torch import nn
 
 import mwork_lens as mw
-from mwork_lens.enhance.training import fit
+from mwork_lens.enhance.training import NotFinite, fit
 from mwork_lens.plain import plain_model
 from mwork_lens.storage import Run, content_hash, reuse, save, write_json, write_text
 
-RATES = {"own": (1e-3, 3e-3, 1e-2), "random": (1e-3, 3e-3, 1e-2), "all": (1e-4, 3e-4, 1e-3), "lora": (1e-3, 3e-3, 1e-2)}
+FIRST_RATE = {"own": 1e-2, "random": 1e-2, "all": 1e-3, "lora": 1e-2}
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 SIZES = (100, 200, 400, 800)
 LORA = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
 
@@ -74,20 +76,26 @@ class Bench:
         """NLL per token after training, by held-out corpus; kept in --out."""
         training = self.settings(rate, documents, seed)
         corpus = self.train[language].chunks(documents)[0]
-        key = content_hash(mw.fingerprint(self.model), arm, corpus.fingerprint, vars(training), [c.fingerprint for c in self.held_out.values()],
+        held_out = {k: c for k, c in self.held_out.items() if k.endswith("/test") or k == f"{language}/choose"}
+        key = content_hash(mw.fingerprint(self.model), arm, corpus.fingerprint, vars(training), [c.fingerprint for c in held_out.values()],
                            {k: sorted(map(str, v)) for k, v in self.own.items()} if arm in ("own", "random") else None)  # fmt: skip
         path = self.given.out / "runs" / f"{arm}-{language}-{documents}-{seed}-{key[:10]}.parquet"
         if (found := reuse(path, key, "training this run again")) is None:
-            log, size = self._trained(arm, language, corpus, training)
+            log, size = self._trained(arm, language, corpus, training, held_out)
             values = [row["nll"] for row in log if "nll" in row][-1]
             found = pd.DataFrame({"corpus": list(values), "nll": list(values.values()), "size": size})
             save(found, path, Run("enhance study", {"key": key}))
         return dict(zip(found["corpus"], found["nll"], strict=True)) | {"size": int(found["size"].iloc[0])}
 
     def _trained(
-        self, arm: str, language: str, corpus: mw.Corpus, training: mw.Training
+        self,
+        arm: str,
+        language: str,
+        corpus: mw.Corpus,
+        training: mw.Training,
+        held_out: Mapping[str, mw.Corpus],
     ) -> tuple[list[dict[str, Any]], int]:
-        options = {"held_out": self.held_out, "progress": False}
+        options = {"held_out": held_out, "progress": False}
         if arm in ("own", "random"):
             neurons = self.own[language]
             if arm == "random":
@@ -125,13 +133,14 @@ def main() -> None:
     """Choose rates, train every arm, write."""
     given = parse()
     started, bench = time.time(), begin(given)
-    rows, chosen = [], {}
+    rows, chosen, rates = [], {}, {}
     before = {language: bench_nll(bench) for language in given.languages}
     for language in given.languages:
         for arm in given.arms:
             middle = given.sizes[min(2, len(given.sizes) - 1)]
-            tried = {rate: bench.nll(arm, language, rate, middle, 0)[f"{language}/choose"] for rate in RATES[arm]}
+            tried = climb(FIRST_RATE[arm], lambda r: bench.nll(arm, language, r, middle, 0)[f"{language}/choose"])  # noqa: B023
             rate = chosen[f"{arm}, {language}"] = min(tried, key=lambda r: tried[r])
+            rates[f"{arm}, {language}"] = {str(r): round(nll, 4) for r, nll in sorted(tried.items())}
             for documents in given.sizes:
                 for seed in range(given.seeds):
                     after = bench.nll(arm, language, rate, documents, seed)
@@ -150,6 +159,7 @@ def main() -> None:
     )
     record = {
         "rates": chosen,
+        "tried": rates,
         "neurons": {k: len(v) for k, v in bench.own.items()},
         "before": before,
         "seconds": round(time.time() - started),
@@ -157,6 +167,23 @@ def main() -> None:
     write_json(given.results / "enhance.json", {**record, "run": run.to_json()})
     draw(means, given.results / "enhance.svg")
     print(means.round(3).to_string(index=False))
+
+
+def climb(first: float, score: Callable[[float], float]) -> dict[float, float]:
+    """Rates and their scores, from `first` on until the lowest score has a neighbour on either side; a loss that left the numbers is the worst."""
+    at = RATES.index(first)
+    tried: dict[float, float] = {}
+    while True:
+        for near in (at, at - 1, at + 1):
+            if 0 <= near < len(RATES) and RATES[near] not in tried:
+                try:
+                    tried[RATES[near]] = score(RATES[near])
+                except NotFinite:
+                    tried[RATES[near]] = float("inf")
+        best = RATES.index(min(tried, key=lambda r: tried[r]))
+        if best == at:
+            return tried
+        at = best
 
 
 def bench_nll(bench: Bench) -> dict[str, float]:
@@ -281,7 +308,7 @@ def parse() -> argparse.Namespace:
         "--first-share", type=float, default=1.0, help="share of each file's lines, from its start, that may be used"
     )
     parser.add_argument("--languages", nargs="+", default=["ru", "zh"])
-    parser.add_argument("--arms", nargs="+", default=list(RATES), choices=list(RATES))
+    parser.add_argument("--arms", nargs="+", default=list(FIRST_RATE), choices=list(FIRST_RATE))
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="documents")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=2)
@@ -293,14 +320,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=200, help="documents on which arms are compared")
     parser.add_argument("--out", type=Path, default=Path("runs/enhance"))
     parser.add_argument("--results", type=Path, help="default OUT/results")
-    parser.add_argument("--smoke", action="store_true", help="one language, 16 documents, two seeds")
+    parser.add_argument("--smoke", action="store_true", help="one language, 8 documents, two seeds")
     given = parser.parse_args()
     given.results = given.results or given.out / "results"
     if given.smoke:
         given.languages, given.arms, given.sizes, given.seeds = (
             ["ru"],
             [a for a in given.arms if a != "lora"],
-            [8, 16],
+            [8],
             2,
         )
         given.choose, given.test, given.passages = 8, 8, 24
