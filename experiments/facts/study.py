@@ -198,12 +198,18 @@ def traced(
     )
     ways = [(a.unit, "tokens" if a.unit == "chunk" else "words", texts)]
     if a.corpora == "world":
-        ways += [("sentence", "words", texts), ("document", "tokens", texts), ("chunk", "tokens", world.pages(texts))]
+        pages = world.pages(texts)
+        ways += [
+            ("sentence", "words", texts),
+            ("document", "tokens", texts),
+            ("chunk", "tokens", pages),
+            ("chunk", "words", pages),
+        ]
     false, truth, rows, presences = controls.other_objects(facts, a.seed), facts.stated(), [], {}
     for number, (unit, match, held) in enumerate(ways):
-        tokenizer = model.tokenizer if match == "tokens" else None
+        tokenizer = model.tokenizer if match == "tokens" or unit == "chunk" else None
         how = {"unit": unit, "match": match, "tokenizer": tokenizer, "progress": False}
-        where = "pages of 12" if number == 3 else "documents"
+        where = "pages of 12" if number >= 3 else "documents"
         real = presences[f"{unit}, {match}, {where}"] = present(facts, held, **how)
         odd = false[false["language"].isin(list(held))]
         wrong = present(odd, held, **how)["present"].mean() if len(odd) else float("nan")

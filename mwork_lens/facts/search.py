@@ -9,6 +9,9 @@
              `words`: the name as it is written, not inside a longer word (where a script puts no spaces, inside is allowed)
              `string`: the name anywhere. For languages whose endings join the word
 
+A chunk is cut between tokens and may be searched by any of the three. Where a script puts no spaces, tokens miss names: a tokenizer that has merged
+the last character of a name with what follows it has no run of tokens that is the name. There, search chunks by `words`.
+
 All names of a language are one Aho-Corasick automaton (pyahocorasick), so time does not grow with the number of facts; tokens become one
 character each. Memory is the automaton, a counter a fact and one block of lines. `together` counts units as the paper does; a subject that holds
 its object ("Paris Saint-Germain", Paris) is together with it wherever it stands, so `apart` counts the units in which some occurrence of the
@@ -181,9 +184,10 @@ def _checked(unit: str, match: str | None, tokenizer: Any, length: int, lower: b
             raise ValueError(f"{what}={value!r} is unknown: choose from {', '.join(known)}")
     if tokenizer is None and (unit == "chunk" or match == "tokens"):
         raise ValueError(f"unit={unit!r} with match={match!r} counts tokens: give the model's tokenizer")
-    if unit == "chunk" and match != "tokens":
+    if unit == "chunk" and match != "tokens" and not getattr(tokenizer, "is_fast", False):
         raise ValueError(
-            f"a chunk is cut between tokens, and match={match!r} reads text: use match='tokens' or another unit"
+            f"match={match!r} in chunks needs to know where tokens stand in the text, which {type(tokenizer).__name__} does not say: "
+            "use a fast tokenizer, or match='tokens'"
         )
     if length < 1:
         raise ValueError(f"length={length}: give at least one token per chunk")

@@ -79,14 +79,24 @@ def sentences(text: str) -> list[str]:
 
 
 def units_of(block: Sequence[str], unit: str, *, match: str, tokenizer: Any = None, length: int = 512) -> Iterator[str]:
-    """The units of some documents, as text, or, for `match="tokens"`, with a character per token."""
-    texts = [part for text in block for part in sentences(text)] if unit == "sentence" else block
-    if match != "tokens":
+    """The units of some documents, as text, or, for `match="tokens"`, with a character per token.
+
+    A chunk as text is what its tokens were made of.
+    """
+    texts = [part for text in block for part in sentences(text)] if unit == "sentence" else list(block)
+    if match != "tokens" and unit != "chunk":
         yield from texts
         return
     if not texts:
         return
-    for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
+    if match != "tokens":
+        spans = tokenizer(texts, add_special_tokens=False, verbose=False, return_offsets_mapping=True)["offset_mapping"]
+        for text, offsets in zip(texts, spans, strict=True):
+            for at in range(0, len(offsets), length):
+                part = offsets[at : at + length]
+                yield text[part[0][0] : part[-1][1]]
+        return
+    for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
         step = length if unit == "chunk" else max(len(ids), 1)
         for at in range(0, len(ids), step):
             yield token_text(ids[at : at + step])
