@@ -95,7 +95,7 @@ class Bench:
         training: mw.Training,
         held_out: Mapping[str, mw.Corpus],
     ) -> tuple[list[dict[str, Any]], int]:
-        options = {"held_out": held_out, "progress": False}
+        options = {"held_out": held_out, "before": False, "progress": False}
         if arm in ("own", "random"):
             neurons = self.own[language]
             if arm == "random":

@@ -30,6 +30,7 @@ def enhance(
     part: Part = "both",
     gate: bool = False,
     held_out: Mapping[str, Corpus] | None = None,
+    before: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -44,6 +45,7 @@ def enhance(
         part: Which slice of a neuron is trained: `in`, `out`, or `both`, the paper's choice.
         gate: Whether W_gate belongs to the in-slice of an FFN neuron; not in the paper.
         held_out: Documents by language whose NLL per token is measured before, at every checkpoint, and after; kept in `Delta.facts["log"]`.
+        before: Measure before the first step too; False where that is known, as for many runs from one model.
         out: Folder for checkpoints and the finished delta.
         resume: Go on with what `out` holds; the numbers are those of an uninterrupted run.
         progress: Show a bar.
@@ -99,7 +101,9 @@ def enhance(
         )
 
     try:
-        log = fit(module, plain, model, corpus, training, held_out=held_out, out=folder, progress=progress)
+        log = fit(
+            module, plain, model, corpus, training, held_out=held_out, before=before, out=folder, progress=progress
+        )
     except NotFinite as error:
         where = "give out=... to keep them"
         if folder is not None:

@@ -73,7 +73,7 @@ class NotFinite(Exception):
 
 def fit(
     module: nn.Module, plain: Any, model: Any, corpus: Corpus, training: Training, *,
-    held_out: Mapping[str, Corpus] | None = None, out: Path | None = None, progress: bool = True,
+    held_out: Mapping[str, Corpus] | None = None, before: bool = True, out: Path | None = None, progress: bool = True,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train the parameters of a module that need gradients, with Hugging Face's Trainer: what the slices, and the baselines of a study, share.
 
@@ -84,6 +84,7 @@ def fit(
         corpus: Documents.
         training: Settings.
         held_out: Documents by language, evaluated before, at checkpoints, and after.
+        before: Evaluate them before the first step; False where that is known, as for many runs from one model.
         out: Folder for checkpoints; one there is gone on with.
         progress: Show a bar.
 
@@ -104,7 +105,16 @@ def fit(
     with TemporaryDirectory() as temporary:
         place = Path(temporary) if out is None else out / "checkpoints"
         trainer = _trainer(
-            module, plain, model, encoded, training, texts, place, keep=out is not None, progress=progress
+            module,
+            plain,
+            model,
+            encoded,
+            training,
+            texts,
+            place,
+            before=before,
+            keep=out is not None,
+            progress=progress,
         )
         last = get_last_checkpoint(str(place)) if place.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
@@ -146,7 +156,7 @@ class Slices(nn.Module):
 
 def _trainer(
     module: nn.Module, plain: Any, model: Any, encoded: list[list[int]], training: Training, texts: Mapping[str, list[Tokens]],
-    place: Path, *, keep: bool, progress: bool,
+    place: Path, *, before: bool, keep: bool, progress: bool,
 ) -> Any:  # fmt: skip
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -176,7 +186,7 @@ def _trainer(
         """NLL per token of held-out documents: before, at every checkpoint, and after."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 0:
+            if before and state.global_step == 0:
                 self._measure(state)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
