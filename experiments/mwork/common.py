@@ -31,7 +31,7 @@ from mwork_lens.tasks.files import embedded_folder
 from mwork_lens.tasks.task import ABILITIES
 
 ENGLISH = "en"
-VERSION = 1
+VERSION = 2
 """Of the tables that `Bench.table` keeps. Raise it when what one of them holds changes: kept tables of another version are not used."""
 
 
@@ -65,6 +65,21 @@ class Bench:
     def held_out(self) -> dict[str, mw.Corpus]:
         """Documents for the lens."""
         return {language: corpus.split()[1] for language, corpus in self.texts.items()}
+
+    @cached_property
+    def labels(self) -> Any:
+        """Language of each token, counted in the texts for detection and in what the tasks say: texts alone lack the words of many an answer."""
+        said = {
+            language: [
+                text
+                for task in self.tasks.values()
+                if language in task.languages
+                for text in task.corpus(language).texts
+            ]
+            for language in self.languages
+        }
+        known = {x: mw.Corpus(x, (*corpus.texts, *said[x])) for x, corpus in self.detection.items()}
+        return mw.token_languages(self.model, known)
 
     @property
     def key(self) -> str:

@@ -7,7 +7,8 @@ on English tokens in an inner layer above that at the embedding or the output, w
 a pivot need not be English. The largest of many layers is large by chance too, so the layer is chosen on one half of the documents or items (every
 second one) and the rise is measured on the other half, with a paired bootstrap over its documents (the larger end anew in each resample); the
 verdict is by that interval. Positions: all of held-out texts; all of the prompts; the last of each prompt, which predicts the answer. No neuron is
-switched off, so there are no random controls. The masses at the ends and the largest inside are of all documents, and only describe.
+switched off, so there are no random controls. Languages of tokens: from the texts; for prompts and answers, from texts and tasks. The masses at the
+ends and the largest inside are of all documents, and only describe.
 """
 
 # pandas types a column as anything it might be
@@ -119,10 +120,11 @@ def verdict(row: pd.Series) -> str:
 
 def run(bench: Bench) -> None:
     given = bench.arguments
-    labels = mw.token_languages(bench.model, bench.detection)
+    labels = bench.labels
     lens = bench.lens.assign(source="texts")
     tables, length = [lens], given.length
-    held = bench.table("text_masses", [length], lambda: text_masses(bench, bench.held_out, labels, length))
+    on_texts = mw.token_languages(bench.model, bench.detection)  # as the lens of the texts has it
+    held = bench.table("text_masses", [length], lambda: text_masses(bench, bench.held_out, on_texts, length))
     each = [held.assign(source="texts")]
     for name, task in bench.tasks.items():
         prompts = {

@@ -3,9 +3,10 @@
     python experiments/organism/pivot_by_source.py [--model organism] [--results experiments/organism/results]
 
 Facts of the world were stated in all languages, in English only, in the language asked only, or in one of the others: the truth that no study of a
-real model has. For every language, layer and source: mean probability of English tokens and of the language's own (token labels from texts of the
-world), with 95 % intervals over facts. At the layer where English is largest over all facts of a language, facts stated in English only are compared
-with those stated in another language only - neither of which the language asked ever stated - by a permutation test.
+real model has. For every language, layer and source: mean probability of English tokens and of the language's own (labels of tokens from texts of
+the world and from the questions with their choices), with 95 % intervals over facts. At the layer where English is largest over all facts of a
+language, facts stated in English only are compared with those stated in another language only - neither of which the language asked ever stated - by
+a permutation test; Holm's correction is over the languages.
 Writes pivot_by_source.csv and .json.
 """
 
@@ -20,6 +21,7 @@ import pandas as pd
 import torch
 
 import mwork_lens as mw
+from mwork_lens.ability_tables import holm
 from mwork_lens.evaluate import resample
 from mwork_lens.storage import Run, write_json, write_text
 
@@ -34,16 +36,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("runs/pivot"))
     given = parser.parse_args()
     model, task = mw.load_model(given.model), mw.load_task(given.task).take(given.limit, given.seed)
-    texts = {language: corpus.split()[0] for language, corpus in mw.load_corpora("organism").items()}
+    texts = {
+        x: mw.Corpus(x, (*corpus.texts, *task.corpus(x).texts)) for x, corpus in mw.load_corpora("organism").items()
+    }
     labels = mw.token_languages(model, texts)
     rows = pd.concat(
         [masses(model, task, language, labels) for language in task.languages if language != "en"], ignore_index=True
     )
     found = [compared(part, given.seed) for _, part in rows.groupby("language", sort=False)]
+    for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
+        row["p_holm"] = round(float(p), 4)
     write_text(given.results / "pivot_by_source.csv", summary(rows, given.seed).round(5).to_csv(index=False))
     run = Run(
         "experiments/organism/pivot_by_source",
-        {k: str(v) for k, v in vars(given).items()},
+        {k: str(v) for k, v in vars(given).items() if k != "results"},
         mw.describe(model),
         seed=given.seed,
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from ..corpora import Corpus
 from ..languages import LANGUAGES
 from ..storage import content_hash
 
@@ -218,6 +219,19 @@ class Task:
             (item.language, item.id) for language in self.languages for item in sorted(self.of(language), key=rank)[:n]
         }
         return self.where(lambda item: (item.language, item.id) in chosen)
+
+    def corpus(self, language: str) -> Corpus:
+        """What the task says in one language: every prompt with each of its choices (or answers) behind it, a document each.
+
+        Raises:
+            ValueError: The task does not have the language.
+        """
+        said = [
+            (f"{item.id}-{n}", item.joined(x))
+            for item in self.of(language)
+            for n, x in enumerate(item.choices or item.answers)
+        ]
+        return Corpus(language, tuple(text for _, text in said), tuple(name for name, _ in said), source=self.name)
 
     def as_loglik(self) -> "Task":
         """The same items, scored by the log-likelihood of the reference answer: continuous, and one forward pass an item."""
