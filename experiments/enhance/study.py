@@ -5,8 +5,8 @@
 Arms: the language's own neurons, as many random ones per site and layer, all parameters, and LoRA of about equal size (needs `peft`), each on 100,
 200, 400 and 800 documents and several seeds. FOLDER holds <language>.txt, a document a line; `--first-share` of its lines are used (of the corpora
 the embedded organism was trained on it has not seen the first 4 %): for training, for choosing, and for the test. Every arm gets the rate that is
-best for the target language on the choosing documents after 400 documents of seed 0, so that no arm is judged at another's rate; rates are tried
-upward and downward by factors of about three until the best one has a worse one on either side.
+best for the target language on the choosing documents, chosen for every size with seed 0, so that no arm is judged at another's rate; rates are
+tried upward and downward by factors of about three until the best one has a worse one on either side.
 Results are NLL per token on test documents: of the target, of English, and the mean of the other languages. Finished runs are kept in --out.
 """
 
@@ -18,6 +18,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ class Bench:
             save(found, path, Run("enhance study", {"key": key}))
         return dict(zip(found["corpus"], found["nll"], strict=True)) | {"size": int(found["size"].iloc[0])}
 
+    def chosen_by(self, arm: str, language: str, documents: int, rate: float) -> float:
+        """NLL per token of the choosing documents, seed 0."""
+        return self.nll(arm, language, rate, documents, 0)[f"{language}/choose"]
+
     def _trained(
         self,
         arm: str,
@@ -95,7 +100,7 @@ class Bench:
         training: mw.Training,
         held_out: Mapping[str, mw.Corpus],
     ) -> tuple[list[dict[str, Any]], int]:
-        options = {"held_out": held_out, "before": False, "progress": False}
+        options = {"held_out": held_out, "baseline": False, "progress": False}
         if arm in ("own", "random"):
             neurons = self.own[language]
             if arm == "random":
@@ -133,20 +138,21 @@ def main() -> None:
     """Choose rates, train every arm, write."""
     given = parse()
     started, bench = time.time(), begin(given)
-    rows, chosen, rates = [], {}, {}
+    rows, rates = [], {}
     before = {language: bench_nll(bench) for language in given.languages}
     for language in given.languages:
         for arm in given.arms:
-            middle = given.sizes[min(2, len(given.sizes) - 1)]
-            tried = climb(FIRST_RATE[arm], lambda r: bench.nll(arm, language, r, middle, 0)[f"{language}/choose"])  # noqa: B023
-            rate = chosen[f"{arm}, {language}"] = min(tried, key=lambda r: tried[r])
-            rates[f"{arm}, {language}"] = {str(r): round(nll, 4) for r, nll in sorted(tried.items())}
             for documents in given.sizes:
+                tried = climb(FIRST_RATE[arm], partial(bench.chosen_by, arm, language, documents))
+                rate = min(tried, key=lambda r: tried[r])
+                rates[f"{arm}, {language}, {documents}"] = {str(r): round(nll, 4) for r, nll in sorted(tried.items())}
                 for seed in range(given.seeds):
                     after = bench.nll(arm, language, rate, documents, seed)
                     rows.append({"arm": arm, "language": language, "documents": documents, "seed": seed, "rate": rate, "size": after["size"],
                                  **change(before[language], after, language)})  # fmt: skip
-            print(f"{arm}, {language}: rate {rate}, {time.time() - started:.0f} s", flush=True)
+                print(
+                    f"{arm}, {language}, {documents} documents: rate {rate}, {time.time() - started:.0f} s", flush=True
+                )
     table = pd.DataFrame(rows)
     means = summary(table)
     write_text(given.results / "enhance.csv", table.round(5).to_csv(index=False))
@@ -158,7 +164,6 @@ def main() -> None:
         {k: c.facts() for k, c in bench.train.items()},
     )
     record = {
-        "rates": chosen,
         "tried": rates,
         "neurons": {k: len(v) for k, v in bench.own.items()},
         "before": before,
@@ -266,6 +271,10 @@ def draw(means: pd.DataFrame, path: Path) -> None:
 
 def begin(given: argparse.Namespace) -> Bench:
     """Model, documents, and the neurons of each language."""
+    if given.corpora == "embedded" and not given.smoke:
+        raise SystemExit(
+            "give --corpora FOLDER: neurons are found in the embedded texts, so these are no texts to test on"
+        )
     model = mw.load_model(given.model)
     texts = mw.load_corpora(given.corpora)
     known = mw.load_corpora("embedded", limit=given.passages)
@@ -302,7 +311,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--corpora",
         default="embedded",
-        help="folder of <language>.txt; the embedded texts are too few for more than a trial",
+        help="folder of <language>.txt; the embedded texts, in which neurons are found, serve for --smoke alone",
     )
     parser.add_argument(
         "--first-share", type=float, default=1.0, help="share of each file's lines, from its start, that may be used"

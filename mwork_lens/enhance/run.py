@@ -30,7 +30,7 @@ def enhance(
     part: Part = "both",
     gate: bool = False,
     held_out: Mapping[str, Corpus] | None = None,
-    before: bool = True,
+    baseline: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -45,7 +45,7 @@ def enhance(
         part: Which slice of a neuron is trained: `in`, `out`, or `both`, the paper's choice.
         gate: Whether W_gate belongs to the in-slice of an FFN neuron; not in the paper.
         held_out: Documents by language whose NLL per token is measured before, at every checkpoint, and after; kept in `Delta.facts["log"]`.
-        before: Measure before the first step too; False where that is known, as for many runs from one model.
+        baseline: Measure before the first step too; False where that is known, as for many runs from one model.
         out: Folder for checkpoints and the finished delta.
         resume: Go on with what `out` holds; the numbers are those of an uninterrupted run.
         progress: Show a bar.
@@ -54,8 +54,8 @@ def enhance(
         The delta: apply it with `with delta.applied(model)`.
 
     Raises:
-        ValueError: The set is empty or of another model; fewer documents than a batch; `out` holds another run; the loss is NaN or infinite (the
-            last good state is in `out`).
+        ValueError: The set is empty or of another model; fewer documents than a batch; `out` holds another run.
+        NotFinite: The loss is NaN or infinite; the last good state is in `out`.
         NotImplementedError: The model cannot be made plain, or its layout is not known.
     """
     slices = owned(model, neurons, part, gate=gate)
@@ -102,14 +102,14 @@ def enhance(
 
     try:
         log = fit(
-            module, plain, model, corpus, training, held_out=held_out, before=before, out=folder, progress=progress
+            module, plain, model, corpus, training, held_out=held_out, baseline=baseline, out=folder, progress=progress
         )
     except NotFinite as error:
         where = "give out=... to keep them"
         if folder is not None:
             save(delta([]), folder / LAST_GOOD, run)
             where = f"they are in {folder / LAST_GOOD}"
-        raise ValueError(f"{error}; {where}; lower the rate ({training.rate}) or look at the documents") from None
+        raise NotFinite(f"{error}; {where}; lower the rate ({training.rate}) or look at the documents") from None
     _require_untouched(model, plain)
     made = delta(log)
     if folder is not None:

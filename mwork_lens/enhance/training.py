@@ -67,13 +67,13 @@ class Training:
             raise ValueError(f"weight_decay={self.weight_decay}: give a number of at least 0")
 
 
-class NotFinite(Exception):
-    """A loss, or what a step made of the slices, was NaN or infinite; the module is back at the last state whose loss was a number."""
+class NotFinite(ValueError):
+    """A loss, or what a step left, was NaN or infinite; `Slices` are back at the last state whose loss was a number."""
 
 
 def fit(
     module: nn.Module, plain: Any, model: Any, corpus: Corpus, training: Training, *,
-    held_out: Mapping[str, Corpus] | None = None, before: bool = True, out: Path | None = None, progress: bool = True,
+    held_out: Mapping[str, Corpus] | None = None, baseline: bool = True, out: Path | None = None, progress: bool = True,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train the parameters of a module that need gradients, with Hugging Face's Trainer: what the slices, and the baselines of a study, share.
 
@@ -84,7 +84,7 @@ def fit(
         corpus: Documents.
         training: Settings.
         held_out: Documents by language, evaluated before, at checkpoints, and after.
-        before: Evaluate them before the first step; False where that is known, as for many runs from one model.
+        baseline: Evaluate them before the first step; False where that is known, as for many runs from one model.
         out: Folder for checkpoints; one there is gone on with.
         progress: Show a bar.
 
@@ -112,7 +112,7 @@ def fit(
             training,
             texts,
             place,
-            before=before,
+            baseline=baseline,
             keep=out is not None,
             progress=progress,
         )
@@ -156,7 +156,7 @@ class Slices(nn.Module):
 
 def _trainer(
     module: nn.Module, plain: Any, model: Any, encoded: list[list[int]], training: Training, texts: Mapping[str, list[Tokens]],
-    place: Path, *, before: bool, keep: bool, progress: bool,
+    place: Path, *, baseline: bool, keep: bool, progress: bool,
 ) -> Any:  # fmt: skip
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -177,6 +177,8 @@ def _trainer(
             return loss
 
         def put_back(self, why: str) -> None:
+            if not isinstance(module, Slices):
+                raise NotFinite(why)
             if self.good is None:
                 raise NotFinite(f"{why}, before anything was trained")
             module.load_state_dict(self.good[1])
@@ -186,7 +188,7 @@ def _trainer(
         """NLL per token of held-out documents: before, at every checkpoint, and after."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if before and state.global_step == 0:
+            if baseline and state.global_step == 0:
                 self._measure(state)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -173,7 +173,7 @@ def test_it_learns_its_documents_and_the_log_says_so():
         after = mw.evaluate(model, {"xx": texts})
     assert after["nll"].sum() / after["tokens"].sum() == pytest.approx(rows[-1]["nll"]["xx"], rel=1e-5)
     known = enhance(
-        model, texts, some(model, 2), training, held_out={"xx": texts, "yy": other}, before=False, progress=False
+        model, texts, some(model, 2), training, held_out={"xx": texts, "yy": other}, baseline=False, progress=False
     )
     assert [row for row in known.facts["log"] if "nll" in row] == rows[1:]
 
