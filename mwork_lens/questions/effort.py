@@ -6,9 +6,10 @@ FFN, whose sign is that of its linear branch. Per token and layer, in units:
     participation   (sum w)^2 / sum w^2         between 1 and d_mlp; the same for a scaled layer
     ninety          the smallest number of units that carry 90 % of sum w
 
-then the mean over a text's tokens (a sum would call a language laborious whose words are cut into more tokens). Languages are compared text by text:
-mean difference with a bootstrap interval, Wilcoxon's signed rank test, and the difference that is left when the two texts have the same number of
-tokens (the intercept of a regression on the difference of their logarithms), for more tokens per sentence otherwise look like more effort.
+(0 where no unit writes anything), then the mean over a text's tokens (a sum would call a language laborious whose words are cut into more tokens).
+Languages are compared text by text: mean difference with a bootstrap interval, Wilcoxon's signed rank test, and the difference that is left when the
+two texts have the same number of tokens (the intercept of a regression on the difference of their logarithms), for more tokens per sentence otherwise
+look like more effort.
 """
 
 # pandas types a column as anything it might be
@@ -33,7 +34,8 @@ from ..sites import n_layers, weight
 EFFORT = ("language", "document", "layer", "participation", "ninety", "tokens")
 """Columns of `effort`."""
 DIFFERENCES = (
-    "language", "measure", "mean", "of_reference", "difference", "low", "high", "same_length", "p_wilcoxon", "bh_wilcoxon", "documents",
+    "language", "measure", "mean", "of_reference", "difference", "low", "high", "same_length", "same_length_low", "same_length_high",
+    "p_wilcoxon", "bh_wilcoxon", "documents",
 )  # fmt: skip
 """Columns of `effort_differences`."""
 MEASURES = ("participation", "ninety")
@@ -83,7 +85,7 @@ def effort(
                 ) -> None:
                     found = working(held["ffn"].float().abs() * lengths[layer].to(held["ffn"].device))
                     keep = tokens.keep.to(held["ffn"].device)
-                    means = [(values * keep).sum(1) / keep.sum(1) for values in found]
+                    means = [torch.where(keep, values, 0).sum(1) / keep.sum(1) for values in found]
                     for row, name in enumerate(tokens.documents):
                         rows.append((language, name, layer, *(float(m[row]) for m in means), int(keep[row].sum())))
 
@@ -93,13 +95,14 @@ def effort(
 
 
 def working(weights: Float[Tensor, "*pos width"]) -> tuple[Float[Tensor, "*pos"], Float[Tensor, "*pos"]]:
-    """(participation ratio, number of units that carry 90 %) of weights of at least 0; nan where all are 0."""
+    """(participation ratio, number of units that carry 90 %) of weights of at least 0; 0 where all are 0."""
     weights = weights.double()
     total = weights.sum(-1)
-    ratio = total**2 / weights.pow(2).sum(-1)
+    squares = weights.pow(2).sum(-1)
+    ratio = torch.where(squares > 0, total**2 / squares, 0.0)
     shares = weights.sort(-1, descending=True).values.cumsum(-1)
     ninety = (shares < 0.9 * total[..., None]).sum(-1).double() + 1
-    return ratio, torch.where(total > 0, ninety, torch.nan)
+    return ratio, torch.where(total > 0, ninety, 0.0)
 
 
 def effort_differences(
@@ -139,7 +142,7 @@ def effort_differences(
             gap = (mine[measure] - base[measure]).to_numpy(float)
             low, high = np.quantile(weights @ gap, [0.025, 0.975])
             p = float(wilcoxon(gap).pvalue) if gap.any() else 1.0
-            level = np.polynomial.Polynomial.fit(longer, gap, 1).convert().coef[0] if np.ptp(longer) > 0 else np.nan
+            level, *edges = _at_equal_length(longer, gap, weights)
             made.append(
                 (
                     language,
@@ -150,9 +153,25 @@ def effort_differences(
                     low,
                     high,
                     level,
+                    *edges,
                     p,
                     len(gap),
                 )
             )
     table = pd.DataFrame(made, columns=[c for c in DIFFERENCES if c != "bh_wilcoxon"])
     return table.assign(bh_wilcoxon=false_discovery_control(table["p_wilcoxon"].to_numpy(float)))[list(DIFFERENCES)]
+
+
+def _at_equal_length(longer: np.ndarray, gap: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
+    """Intercept of the regression of the gap on the difference of log lengths, and its 95 % interval over resamples [resample doc]."""
+    if np.ptp(longer) == 0:
+        return np.nan, np.nan, np.nan
+
+    def intercept(w: np.ndarray) -> np.ndarray:
+        x, y = w @ longer, w @ gap
+        spread = w @ longer**2 - x**2
+        slope = np.divide(w @ (longer * gap) - x * y, spread, out=np.full_like(x, np.nan), where=spread > 1e-12)
+        return y - slope * x
+
+    low, high = np.nanquantile(intercept(weights), [0.025, 0.975])
+    return float(intercept(np.full((1, len(gap)), 1 / len(gap)))[0]), float(low), float(high)

@@ -5,7 +5,8 @@
     DiD           = effect(facts known in this language only) - effect(facts known in many)
 
 Below zero: the language's neurons carry what only that language knows. Two traps are met here: any perturbation hurts what is barely known, so the
-items of both groups are matched on their log-likelihood before (by weights within bins of it); and a language's neurons break the language itself,
+items of both groups are matched on their log-likelihood before (those outside the range of the other group are left out, the rest weighted within
+bins of it); and a language's neurons break the language itself,
 which the second group and the random controls take off. Whether the language still works must be reported beside it (`perplexity_scores`).
 """
 
@@ -51,7 +52,7 @@ def locality(
 
     Returns:
         Columns `LOCALITY`. `p_random`: two-sided place of the DiD among those of each draw taken for `own` (against the other draws);
-        `unmatched`: items of `only` for which no item of `many` was about as well known before, left out.
+        `unmatched`: items of `only` for which no item of `many` was about as well known before, left out; `only` and `many` count those used.
 
     Raises:
         ValueError: A condition is missing, fewer than two controls, or a language without items of both groups.
@@ -77,37 +78,45 @@ def locality(
 def _of_language(
     only: pd.DataFrame, many: pd.DataFrame, own: str, controls: list[str], before: str, resamples: int, seed: int
 ) -> tuple[float | int, ...]:
-    edges = np.quantile(only[before], np.linspace(0, 1, BINS + 1)[1:-1])
-    bins = [np.searchsorted(edges, part[before].to_numpy(float)) for part in (only, many)]
-    kept = np.isin(bins[0], bins[1])
+    known = [part[before].to_numpy(float) for part in (only, many)]
+    lowest, highest = max(x.min() for x in known), min(x.max() for x in known)
+    inside = [(x >= lowest) & (x <= highest) for x in known]
+    binned = [np.zeros(0, int)] * 2
+    if all(x.any() for x in inside):
+        edges = np.quantile(known[0][inside[0]], np.linspace(0, 1, BINS + 1)[1:-1])
+        binned = [np.searchsorted(edges, x[chosen]) for x, chosen in zip(known, inside, strict=True)]
+    kept = np.isin(binned[0], binned[1])
     if not kept.any():
         raise ValueError(
             "no item known in many languages was about as well known before as those known in one: add items"
         )
-    only, one = only.loc[kept], bins[0][kept]
+    unmatched = len(only) - int(kept.sum())
+    only, many, one = only.loc[inside[0]].loc[kept], many.loc[inside[1]], binned[0][kept]
     changes = [part[[own, *controls]].to_numpy(float) - part[[before]].to_numpy(float) for part in (only, many)]
 
     def means(weights: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean change per condition of both groups, the second weighted to the bins of the first."""
+        """Mean change per condition of both groups, the second weighted to the bins of the first, in bins that hold both."""
+        second = np.bincount(binned[1], drawn, BINS)
+        weights = weights * (second > 0)[one]
         first = np.bincount(one, weights, BINS)
-        second = np.bincount(bins[1], drawn, BINS)
         scale = np.divide(first, second, out=np.zeros(BINS), where=second > 0)
-        matched = drawn * scale[bins[1]]
-        return weights @ changes[0] / weights.sum(), matched @ changes[1] / max(matched.sum(), 1e-12)
+        matched = drawn * scale[binned[1]]
+        total = max(weights.sum(), 1e-12)
+        return weights @ changes[0] / total, matched @ changes[1] / total
 
     def did(first: np.ndarray, second: np.ndarray, at: int = 0) -> float:
         rest = [i for i in range(1, len(controls) + 1) if i != at]
         return float((first[at] - first[rest].mean()) - (second[at] - second[rest].mean()))
 
-    first, second = means(np.ones(len(one)), np.ones(len(bins[1])))
+    first, second = means(np.ones(len(one)), np.ones(len(many)))
     found = did(first, second)
     null = np.array([did(first, second, at) for at in range(1, len(controls) + 1)])
     p = (1 + (np.abs(null) >= abs(found)).sum()) / (1 + len(null))
     draws = zip(
         resample(len(one), resamples=resamples, seed=seed),
-        resample(len(bins[1]), resamples=resamples, seed=seed + 1),
+        resample(len(many), resamples=resamples, seed=seed + 1),
         strict=True,
     )
     low, high = np.quantile([did(*means(a, b)) for a, b in draws], [0.025, 0.975])
     four = (first[0], first[1:].mean(), second[0], second[1:].mean())
-    return found, low, high, p, *map(float, four), int(kept.sum()), len(many), int((~kept).sum()), len(controls)
+    return found, low, high, p, *map(float, four), len(only), len(many), unmatched, len(controls)

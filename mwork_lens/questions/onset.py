@@ -1,10 +1,12 @@
 """Where does back-translation begin? The layer from which on a text's own language is more probable than English, under the logit lens.
 
-    onset(document) = the first state i of 0 .. L with mass(own, i') > mass(English, i') at every i' >= i;  none if English leads at the output
+    onset(document) = the first state i of 0 .. L such that English leads at no i' >= i;  none if English leads at the output
+    English leads at i  <=>  mass(English, i) >= mass(own, i)  and  mass(English, i) >= least
 
 State 0 is the embedding, state L the output, as in `layer_languages`. Masses are means over a document's positions; tokens that several languages
-share, or that are unknown, count for neither side. A document whose own language leads everywhere has onset 0: it was never translated, so nothing
-is translated back. That is the finding for such a document, not a missing value; one without an onset is, and is counted.
+share, or that are unknown, count for neither side. Where both have next to nothing, which is more is noise: `least` is what English must have. A
+document in which English never leads has onset 0: it was never translated, so nothing is translated back. A mean over such documents and the others
+would describe neither, so the table gives their share, and the onset of those in which English led.
 """
 
 # pandas types a column as anything it might be
@@ -25,8 +27,12 @@ from ..progress import hidden
 
 ONSETS = ("language", "document", "onset", "positions")
 """Columns of `onsets`; nan where English leads at the output."""
-TABLE = ("language", "onset", "low", "high", "never_english", "none", "documents", "distance")
-"""Columns of `onset_table`: mean over documents that have one; shares with onset 0, and without any."""
+TABLE = (
+    "language", "translated", "translated_low", "translated_high", "onset", "low", "high", "none", "documents", "distance",
+)  # fmt: skip
+"""Columns of `onset_table`: share of documents in which English leads before the output, and their mean onset; share in which it leads there."""
+LEAST = 0.01
+"""Mass that English must have to lead."""
 
 
 def onsets(
@@ -36,6 +42,7 @@ def onsets(
     english: str = "en",
     identify: Identify | TokenLanguages = "counts",
     reference: Mapping[str, Corpus] | None = None,
+    least: float = LEAST,
     size: int = 16,
     length: int | None = None,
     progress: bool = True,
@@ -48,6 +55,7 @@ def onsets(
         english: The pivot.
         identify: How a token's language is told.
         reference: Texts that label the vocabulary under `"counts"`; default `corpora`.
+        least: Mass that English must have to lead.
         size: Documents per batch.
         length: Tokens per document at most.
         progress: Show a bar.
@@ -74,7 +82,8 @@ def onsets(
             mine, theirs = labels.names.index(language), labels.names.index(english)
             for tokens in batches(corpus, model, size=size, length=length):
                 masses, positions = document_masses(read(model, tokens, labels, k=1), tokens)
-                found = first_lead(masses[..., mine], masses[..., theirs])
+                means = masses / positions[:, None, None]
+                found = first_lead(means[..., mine], means[..., theirs], least)
                 rows += [
                     (language, name, onset, int(n))
                     for name, onset, n in zip(tokens.documents, found, positions, strict=True)
@@ -83,9 +92,9 @@ def onsets(
     return pd.DataFrame(rows, columns=list(ONSETS))
 
 
-def first_lead(own: np.ndarray, english: np.ndarray) -> np.ndarray:
-    """First state from which on `own` [doc state] is above `english` to the end; nan if it is not at the end."""
-    ahead = own > english
+def first_lead(own: np.ndarray, english: np.ndarray, least: float = LEAST) -> np.ndarray:
+    """First state from which on English [doc state] does not lead over `own`; nan if it leads at the end."""
+    ahead = (own > english) | (english < least)
     last_behind = np.where(ahead.all(1), -1, ahead.shape[1] - 1 - np.argmin(ahead[:, ::-1], axis=1))
     return np.where(ahead[:, -1], last_behind + 1.0, np.nan)
 
@@ -93,7 +102,7 @@ def first_lead(own: np.ndarray, english: np.ndarray) -> np.ndarray:
 def onset_table(
     rows: pd.DataFrame, distance: Mapping[str, float] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[pd.DataFrame, tuple[float, float] | None]:
-    """Mean onset per language with 95 % intervals over documents, and its relation to the distance from English.
+    """How often and until where English leads, per language, with 95 % intervals over documents, and how that share goes with a distance.
 
     Args:
         rows: From `onsets`.
@@ -102,7 +111,8 @@ def onset_table(
         seed: Of the resampling.
 
     Returns:
-        Columns `TABLE`; Spearman's correlation of mean onset and distance with its exact permutation p, None with fewer than four languages.
+        Columns `TABLE`, `onset` nan where English leads in no document; Spearman's correlation of `translated` and distance with its exact
+        permutation p, None with fewer than four languages.
 
     Raises:
         ValueError: A language without a distance.
@@ -115,19 +125,26 @@ def onset_table(
     table = []
     for language in languages:
         values = rows.loc[rows["language"] == language, "onset"].to_numpy(float)
-        known = np.isfinite(values)
-        low = high = mean = np.nan
-        if known.any():
-            weights = resample(int(known.sum()), resamples=resamples, seed=seed) / known.sum()
-            mean, (low, high) = values[known].mean(), np.quantile(weights @ values[known], [0.025, 0.975])
+        led = np.nan_to_num(values) > 0
+        share = _interval(led.astype(float), resamples, seed)
         far = np.nan if distance is None else distance[language]
-        table.append((language, mean, low, high, (values == 0).mean(), (~known).mean(), len(values), far))
+        onset = _interval(values[led], resamples, seed)
+        table.append((language, *share, *onset, np.isnan(values).mean(), len(values), far))
     made = pd.DataFrame(table, columns=list(TABLE))
-    usable = made.dropna(subset=["onset", "distance"])
-    if len(usable) < 4 or usable["onset"].nunique() < 2 or usable["distance"].nunique() < 2:
+    usable = made.dropna(subset=["distance"])
+    if len(usable) < 4 or usable["translated"].nunique() < 2 or usable["distance"].nunique() < 2:
         return made, None
     found = permutation_test(
-        (usable["distance"].to_numpy(),), lambda x: spearmanr(x, usable["onset"]).statistic, permutation_type="pairings", n_resamples=9999,
+        (usable["distance"].to_numpy(),), lambda x: spearmanr(x, usable["translated"]).statistic, permutation_type="pairings", n_resamples=9999,
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return made, (float(found.statistic), float(found.pvalue))
+
+
+def _interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float, float]:
+    """Mean and its 95 % interval; nan of nothing."""
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    weights = resample(len(values), resamples=resamples, seed=seed) / len(values)
+    low, high = np.quantile(weights @ values, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)

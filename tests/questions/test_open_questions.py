@@ -1,6 +1,7 @@
 """The open questions' functions against sums written out, planted answers, and nulls that must stay null."""
 
 import itertools
+import sys
 
 import numpy as np
 import pandas as pd
@@ -84,11 +85,14 @@ def test_overlap_refuses_what_it_cannot_compare():
 # ---- onset
 
 
-@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=5, max_size=5), min_size=1, max_size=6))
+masses = st.lists(st.tuples(*[st.sampled_from([0.0, 0.1, 0.2, 0.3])] * 2), min_size=5, max_size=5)
+
+
+@given(st.lists(masses, min_size=1, max_size=6))
 def test_the_onset_is_the_first_state_after_which_english_never_leads(rows):
-    own, english = np.array(rows), np.ones((len(rows), 5))
-    for found, row in zip(first_lead(own, english), rows, strict=True):
-        slow = next((i for i in range(5) if all(x > 1 for x in row[i:])), np.nan)
+    both = np.array(rows)
+    for found, row in zip(first_lead(both[..., 0], both[..., 1], 0.2), rows, strict=True):
+        slow = next((i for i in range(5) if all(own > en or en < 0.2 for own, en in row[i:])), np.nan)
         assert found == slow or (np.isnan(found) and np.isnan(slow))
 
 
@@ -96,8 +100,9 @@ def test_onsets_of_a_model_are_read_off_its_lens():
     model = mw.load_model(hf_model("llama"), tokenizer=tokenizer())
     labels = TokenLanguages(("en", "xx"), torch.arange(97) % 2, "counts")  # even tokens are English
     texts = {"en": mw.Corpus("en", ("w0 w2",)), "xx": mw.Corpus("xx", ("w1 w3 w5 w7", "w9 w11", "w13 w1 w7"))}
-    rows = onsets(model, texts, identify=labels, progress=False)
+    rows = onsets(model, texts, identify=labels, least=0.0, progress=False)
     assert list(rows["language"]) == ["xx"] * 3
+    assert (onsets(model, texts, identify=labels, least=1.1, progress=False)["onset"] == 0).all()
     for text, onset in zip(texts["xx"].texts, rows["onset"], strict=True):
         reading = mw.read(model, torch.tensor([tokenizer()(text)["input_ids"]]), labels)
         masses = reading.languages[:, 0, 1:].mean(1)
@@ -111,15 +116,21 @@ def test_onsets_of_a_model_are_read_off_its_lens():
 
 def test_the_table_of_onsets_and_distance():
     rows = pd.DataFrame(
-        [(f"l{i}", f"d{j}", float(i) if j else np.nan, 9) for i in range(6) for j in range(4)],
+        [
+            (f"l{i}", f"d{j}", (max(i, 2) if 4 - j <= i else 0.0) if j else np.nan, 9)
+            for i in range(6)
+            for j in range(4)
+        ],
         columns=["language", "document", "onset", "positions"],
     )
     table, related = onset_table(rows, {f"l{i}": 10.0 * i for i in range(6)})
-    assert list(table["onset"]) == [0, 1, 2, 3, 4, 5]
+    assert list(table["translated"]) == [0, 0.25, 0.5, 0.75, 0.75, 0.75]
+    assert list(table["onset"])[1:] == [2, 2, 3, 4, 5]
+    assert np.isnan(table["onset"].iloc[0])  # English led nowhere
     assert (table["none"] == 0.25).all()
-    assert table["never_english"].iloc[0] == 0.75
-    assert related[0] == pytest.approx(1)
-    assert related[1] < 0.02
+    assert (table["translated_low"] <= table["translated"]).all()
+    assert related[0] == pytest.approx(0.94, abs=0.01)
+    assert related[1] < 0.05
     _, shuffled = onset_table(rows, {f"l{i}": float(far) for i, far in enumerate((3, 0, 5, 1, 4, 2))})
     assert shuffled[1] > 0.05
     assert onset_table(rows[rows["language"] < "l3"], {f"l{i}": 1.0 * i for i in range(3)})[1] is None
@@ -135,8 +146,7 @@ def test_working_units_are_counted_as_defined(values, by):
     weights = torch.tensor(values, dtype=torch.float64)
     ratio, ninety = (float(x) for x in working(weights))
     if sum(values) == 0:
-        assert np.isnan(ratio)
-        assert np.isnan(ninety)
+        assert ratio == ninety == 0
         return
     assert 1 - 1e-9 <= ratio <= len(values) + 1e-9
     ordered, total, count = sorted(values, reverse=True), 0.0, 0
@@ -168,6 +178,8 @@ def test_effort_of_a_model_is_a_loop_over_its_tokens():
     row = rows[(rows["language"] == "xx") & (rows["document"] == "a")].iloc[0]
     assert row["participation"] == pytest.approx(np.mean(ratios), rel=1e-5)
     assert row["tokens"] == 4
+    with mw.deactivate(model, mw.NeuronSet({"ffn": torch.ones_like(lengths, dtype=torch.bool).expand(2, -1)})):
+        assert (effort(model, texts, [1], progress=False)[["participation", "ninety"]] == 0).all(None)  # nothing works
     with pytest.raises(ValueError, match="layer 2 does not exist"):
         effort(model, texts, [2], progress=False)
     with pytest.raises(ValueError, match="nothing to measure"):
@@ -191,6 +203,8 @@ def test_more_tokens_are_told_from_more_effort():
     assert real["same_length"] == pytest.approx(3, abs=0.5)
     assert longer["low"] > 1  # looks like effort
     assert longer["same_length"] == pytest.approx(0, abs=0.5)  # and is length
+    assert longer["same_length_low"] < 0 < longer["same_length_high"]
+    assert real["same_length_low"] > 2
     assert same["low"] < 0 < same["high"]
     assert same["p_wilcoxon"] > 0.05
     with pytest.raises(ValueError, match="only parallel texts can be compared"):
@@ -203,17 +217,18 @@ def test_more_tokens_are_told_from_more_effort():
 
 
 def scored(
-    own_only: float, own_many: float, *, items: int = 60, draws: int = 19, weak: float = 0.0
+    own_only: float, own_many: float, *, items: int = 60, draws: int = 19, weak: float = 0.0, own_weak: float = 0.0
 ) -> tuple[pd.DataFrame, dict]:
-    """Items whose log-likelihood falls by the given amounts; `weak`: how much more anything hurts items that are barely known."""
+    """Items whose log-likelihood falls by the given amounts; `weak`, `own_weak`: how much more anything, or own neurons, hurt what is barely so."""
     chance, rows, groups = np.random.default_rng(3), [], {}
     for i in range(items):
         group = "only" if i % 2 else "many"
         before = chance.normal(-3 if group == "only" else -2.5, 1)
         groups["xx", f"i{i}"] = group
-        frail = weak * max(0.0, -before - 2)
+        frail = max(0.0, -before - 2)
         for name in ("none", "own", *(f"random {k}" for k in range(draws))):
-            fall = 0.0 if name == "none" else frail + abs(chance.normal(0, 0.05))
+            fall = 0.0 if name == "none" else weak * frail + abs(chance.normal(0, 0.05))
+            fall += own_weak * frail if name == "own" else 0.0
             fall += (own_only if group == "only" else own_many) if name == "own" else 0.0
             rows.append(("xx", name, f"i{i}", -(before - fall), 3))
     return pd.DataFrame(rows, columns=["language", "condition", "item", "nll", "tokens"]), groups
@@ -231,6 +246,34 @@ def test_a_planted_difference_in_differences_is_found_and_none_is_not():
     for name in ("both", "none"):  # what breaks the language, or anything, is not local knowledge
         assert abs(found[name]["did"]) < 0.1
     assert found["none"]["p_random"] > 0.05
+
+
+def test_barely_known_items_are_compared_with_barely_known_ones(monkeypatch):
+    table, groups = scored(0.0, 0.0, items=400, own_weak=0.5)
+    controls = [f"random {k}" for k in range(19)]
+    matched = locality(table, groups, controls=controls).iloc[0]
+    assert abs(matched["did"]) < 0.05
+    assert matched["low"] < 0 < matched["high"]
+    monkeypatch.setattr(sys.modules["mwork_lens.questions.locality"], "BINS", 1)
+    assert locality(table, groups, controls=controls).iloc[0]["did"] < -0.1  # what matching takes off
+
+
+def test_items_without_a_counterpart_are_left_out():
+    rows, groups = [], {}
+    for i, (group, before) in enumerate(
+        [("only", -6.0), ("only", -2.0), ("many", -2.5), ("many", -1.5), ("many", -0.1)]
+    ):
+        groups["xx", f"i{i}"] = group
+        rows += [
+            ("xx", name, f"i{i}", -before + (5.0 if name == "own" and before == -6 else 0.0), 3)
+            for name in ("none", "own", "a", "b")
+        ]
+    table = pd.DataFrame(rows, columns=["language", "condition", "item", "nll", "tokens"])
+    row = locality(table, groups, controls=["a", "b"]).iloc[0]
+    assert (row["only"], row["many"], row["unmatched"], row["did"]) == (1, 1, 1, 0)
+    apart = table.assign(nll=table["nll"] + table["item"].isin(["i0", "i1"]) * 9)
+    with pytest.raises(ValueError, match="about as well known before"):
+        locality(apart, groups, controls=["a", "b"])
 
 
 def test_locality_refuses_what_it_cannot_tell():
