@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 import mwork_lens as mw
-from mwork_lens.storage import Run, write_json, write_text
+from mwork_lens.storage import Run, content_hash, write_json, write_text
 
 ENGLISH = "en"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
@@ -51,6 +51,20 @@ class Bench:
         """The others."""
         return {language: corpus.split()[1] for language, corpus in self.texts.items()}
 
+    def kept(self, name: str, *settings: Any) -> Path:
+        """Folder in --out for what can be resumed, named by everything that decides it: other models, texts or settings do not collide."""
+        key = content_hash(mw.fingerprint(self.model), [c.fingerprint for c in self.texts.values()], *settings)
+        return self.given.out / f"{name}-{key[:10]}"
+
+    @cached_property
+    def labels(self) -> Any:
+        """Language of each token, from the texts and from what the task says: texts alone lack the words of many an answer."""
+        task = self.task(self.given.task)
+        said = {x: task.corpus(x).texts if x in task.languages else () for x in self.languages}
+        return mw.token_languages(
+            self.model, {x: mw.Corpus(x, (*c.texts, *said[x])) for x, c in self.detection.items()}
+        )
+
     @cached_property
     def stages(self) -> mw.Stages:
         """From --stages, else read off the lens."""
@@ -63,10 +77,9 @@ class Bench:
     @cached_property
     def own(self) -> dict[str, mw.NeuronSet]:
         """Each language's specific neurons."""
-        sums = mw.measure(
-            self.model, self.detection, mw.importances(top=self.given.top), out=self.given.out / f"importances-{self.given.top:g}-{self.given.limit}",
-            resume=True,
-        )  # fmt: skip
+        statistic = mw.importances(top=self.given.top)
+        folder = self.kept("importances", statistic.parameters())
+        sums = mw.measure(self.model, self.detection, statistic, out=folder, resume=True)
         sets = mw.specific(mw.plnd(sums, consensus=self.given.consensus, model=self.model), minus="others")
         print("neurons: " + ", ".join(f"{language} {len(units)}" for language, units in sets.items()), flush=True)
         return sets
@@ -140,7 +153,16 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
         raise SystemExit(f"no texts of {missing[0]!r} in {given.texts}: there are {', '.join(texts)}")
     if ENGLISH not in chosen or len(chosen) < 2:
         raise SystemExit(f"English and another language are needed: got {', '.join(chosen)}")
+    if not 0 < given.top < 1 or not 0 < given.consensus <= 1:
+        raise SystemExit(
+            f"--top {given.top} and --consensus {given.consensus} are shares: give numbers between 0 and 1"
+        )
     model = mw.load_model(given.model)
+    if given.stages:
+        try:
+            mw.Stages.of(model.cfg.n_layers, understanding=given.stages[0], generation=given.stages[1])
+        except ValueError as error:
+            raise SystemExit(f"--stages {given.stages[0]} {given.stages[1]}: {error}") from None
     order = [ENGLISH, *(language for language in chosen if language != ENGLISH)]
     return Bench(name, given, model, {language: texts[language] for language in order})
 
@@ -148,8 +170,6 @@ def begin(name: str, description: str | None, extend: Callable[[argparse.Argumen
 def random_like(units: mw.NeuronSet, draws: int, seed: int, label: str) -> list[mw.NeuronSet]:
     """Random sets with as many neurons in every site and layer."""
     import torch
-
-    from mwork_lens.storage import content_hash
 
     generator = torch.Generator().manual_seed(int(content_hash(seed, label)[:8], 16))
     return [mw.matched_random(units, generator=generator) for _ in range(draws)]

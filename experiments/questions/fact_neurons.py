@@ -7,8 +7,9 @@ language and, where the task says so (`meta["stated"]`), in one only. Hypothesis
 coincide with neurons of the language (PLND, LAPE). Controls: the units of *another object* behind the same prompt (a relative threshold gives any
 object some units), units of other facts in the same language, the layer-wise null of the overlap, and zeroing: a fact's own units against random
 ones of the same layers and against those of another fact of its relation, paired by fact. At the last token of `Torsa joue` a model decides on an
-article, so all words of an object but the last are moved into the prompt (`Torsa joue de la` + `guitare`; `--whole` leaves them). PROBELESS, the
-cheap proxy, takes as many units per fact.
+article, so all words of an object but the last are moved into the prompt (`Torsa joue de la` + `guitare`; `--whole` leaves them). Units were
+chosen on this very prompt, so zeroing them must hurt it: what counts is the same fact asked in other words (`--asked`), in which nothing was chosen.
+PROBELESS, the cheap proxy, takes as many units per fact.
 """
 
 # pandas types a column as anything it might be
@@ -54,6 +55,9 @@ def main() -> None:
     likeness = likenesses(bench, task, own, other, proxy(bench, task, own))
     overlaps = overlapping(bench, task, found, own)
     causal, changes = switching(bench, task, own, other)
+    again, changed = switching(bench, otherwise(bench, task), own, other)
+    causal = pd.concat([causal.assign(wording="as chosen"), again.assign(wording="other words")], ignore_index=True)
+    changes = pd.concat([changes.assign(wording="as chosen"), changed.assign(wording="other words")], ignore_index=True)
     told = findings(layers, likeness, overlaps, causal, found, own, other, meta(task))
     bench.finish(
         {"layers": by_layer(layers), "likeness": likeness, "overlaps": overlaps, "causal": causal, "changes": changes},
@@ -68,6 +72,9 @@ def extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--facts", type=int, default=28, help="stated in every language (or all, where unknown)")
     parser.add_argument("--each", type=int, default=2, help="facts stated in one language only, per language")
     parser.add_argument("--of", default="probability", choices=("probability", "logp"), help="what is attributed")
+    parser.add_argument(
+        "--asked", default="organism/knowledge", help="the same facts (`meta['fact']`, else the id) in other words"
+    )
     parser.add_argument("--whole", action="store_true", help="objects with their articles")
     parser.add_argument("--steps", type=int, default=20)
 
@@ -84,6 +91,19 @@ def bare(item: mw.Item) -> mw.Item:
     if not space:
         return replace(item, choices=())
     return replace(item, prompt=item.joined(before), answers=(word,), choices=(), glue=" ")
+
+
+def otherwise(bench: Bench, task: mw.Task) -> mw.Task:
+    """The facts of a task as another one asks for them, under the ids of the first."""
+    asked = {(item.language, item.meta.get("fact", item.id)): item for item in bench.task(bench.given.asked).items}
+    found = [
+        replace(bare(other) if not bench.given.whole else other, id=item.id, meta=item.meta)
+        for item in task.items
+        if (other := asked.get((item.language, item.meta.get("fact", item.id)))) is not None
+    ]
+    if not found:
+        raise SystemExit(f"--asked {bench.given.asked}: it asks for none of the facts of {bench.given.task}")
+    return replace(task, items=tuple(found))
 
 
 def facts_of(bench: Bench) -> mw.Task:
@@ -191,7 +211,7 @@ def overlapping(bench: Bench, task: mw.Task, found: FactAttributions, own: Units
     in each layer of each language.
     """
     moments = mw.measure(
-        bench.model, bench.detection, mw.document_moments("ffn_act"), out=bench.given.out / f"moments-{bench.given.limit}", resume=True
+        bench.model, bench.detection, mw.document_moments("ffn_act"), out=bench.kept("document-moments"), resume=True
     )  # fmt: skip
     methods = {
         "PLND": {x: mw.NeuronSet({"ffn": s.masks["ffn"]}) for x, s in bench.own.items()},
@@ -240,7 +260,7 @@ def switching(bench: Bench, task: mw.Task, own: Units, other: Units) -> tuple[pd
 
         def change(item: str, units: mw.NeuronSet, row: Any = row, before: Any = before) -> float:
             if not units:
-                return 0.0
+                return np.nan
             with mw.deactivate(bench.model, units):
                 return float(logp(bench.model, [row[item]], [item])[0] - before[item])
 
@@ -275,14 +295,19 @@ def interval(part: pd.DataFrame, language: str, group: str, seed: int) -> dict[s
     """Mean changes, and own against each control, with intervals over facts (all languages of a fact are drawn together)."""
     names = ["own", *CONTROLS]
     means = part.groupby("item")[names].mean()
-    weights = resample(len(means), seed=seed) / len(means)
     row: dict[str, Any] = {"language": language, "group": group, "facts": len(means)}
     row |= {name: part[name].mean() for name in ("units", "before")}
     row |= {name: means[name].mean() for name in names}
     for name in names[1:]:
-        gap = (means["own"] - means[name]).to_numpy(float)
-        low, high = np.quantile(weights @ gap, [0.025, 0.975])
-        row |= {f"own - {name}": gap.mean(), f"own - {name} low": low, f"own - {name} high": high}
+        gap = (part["own"] - part[name]).groupby(part["item"]).mean().to_numpy(float)
+        gap = gap[np.isfinite(gap)]  # where the control is not empty
+        weights = resample(len(gap), seed=seed) / len(gap)
+        low, high = np.quantile(weights @ gap, [0.025, 0.975]) if len(gap) else (np.nan, np.nan)
+        row |= {
+            f"own - {name}": gap.mean() if len(gap) else np.nan,
+            f"own - {name} low": low,
+            f"own - {name} high": high,
+        }
     return row
 
 
@@ -337,7 +362,8 @@ def findings(
             for x in CONTROLS
         ]
         told.append(
-            f"{row['group']}, asked in {row['language']} ({row['facts']} facts, {row['units']:.1f} units): own units off {number(row['own'])} nats, "
+            f"{row['wording']}, {row['group']}, asked in {row['language']} ({row['facts']} facts, "
+            f"{row['units']:.1f} units): own units off {number(row['own'])} nats, "
             f"beyond {', '.join(gaps)}"
         )
     return told
@@ -370,7 +396,11 @@ def draw(layers: pd.DataFrame, likeness: pd.DataFrame, overlaps: pd.DataFrame, c
         axes[2].axvline(1, color="#222222", linewidth=0.8)
         axes[2].set_yticks(range(len(languages)), [language_name(x) for x in languages])
         axes[2].set(xlabel="lift in layers (filled: BH < .05)", title="overlap with the language's")
-        part = causal[(causal["group"] == "stated everywhere") & (causal["language"] != "all")]
+        part = causal[
+            (causal["group"] == "stated everywhere")
+            & (causal["language"] != "all")
+            & (causal["wording"] == "other words")
+        ]
         at = np.array([languages.index(x) for x in part["language"]])
         for (name, colour), shift in zip(CONTROLS.items(), (-0.2, 0.0, 0.2), strict=True):
             gap = part[f"own - {name}"]
@@ -379,7 +409,7 @@ def draw(layers: pd.DataFrame, likeness: pd.DataFrame, overlaps: pd.DataFrame, c
             axes[3].errorbar(gap, at + shift, xerr=reach, label=f"against {name}", **style)
         axes[3].axvline(0, color="#222222", linewidth=0.8)
         axes[3].set_yticks(range(len(languages)), [language_name(x) for x in languages])
-        axes[3].set(xlabel="change beyond control, nats", title="own units off")
+        axes[3].set(xlabel="change beyond control, nats", title="own units off, asked in other words")
         every = [panel.get_legend_handles_labels() for panel in axes]
         handles, names = ([x for side in sides for x in side] for sides in zip(*every, strict=True))
         figure.legend(handles, names, loc="outside upper center", ncols=7)

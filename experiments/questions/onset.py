@@ -2,11 +2,12 @@
 
     python experiments/questions/onset.py [--model organism] [--texts organism] [--out runs/questions] [--smoke]
 
-The onset of a document is the first state from which on its own language is more probable than English, to the output (`questions.onsets`). Read on
-held-out texts, and at the answers of knowledge questions (`--task`), where Figure 1 of the paper looks: there, the mass is that of the place where
-the answer begins. Distance from English: one minus the share of words (types) that the language's texts have in common with the English ones, so
-it is lexical. Beside it, the number of the language's specific neurons in the layers before and after its onset. With six languages a rank
-correlation must be 0.83 to be significant at 5 %.
+In how many documents does English lead over their own language in some state before the output, and from which state on does it no longer
+(`questions.onsets`)? Read on held-out texts, and at the answers of knowledge questions (`--task`), where Figure 1 of the paper looks: there, the mass
+is that of the place where the answer begins, and tokens have the language of texts and questions. Distance from English: one minus the share of
+words (types) that the language's texts have in common with the English ones, so it is lexical. Beside it, the number of the language's specific
+neurons in the layers before and after its onset. With six languages a rank correlation must be 0.89 to be significant at 5 %. `--least`: mass that
+English must have to lead.
 """
 
 # pandas types a column as anything it might be
@@ -24,10 +25,10 @@ from common import ENGLISH, Bench, begin, panels
 import mwork_lens as mw
 from mwork_lens.analysis import layer_counts
 from mwork_lens.corpora import batches
-from mwork_lens.lenses import read, token_languages
+from mwork_lens.lenses import read
 from mwork_lens.plots.style import house_style, language_name
 from mwork_lens.questions import onset_table, onsets
-from mwork_lens.questions.onset import ONSETS, first_lead
+from mwork_lens.questions.onset import LEAST, ONSETS, first_lead
 from mwork_lens.tasks.scorers import tokens as words
 
 
@@ -37,7 +38,9 @@ def main() -> None:
     if bench.given.smoke:
         bench.given.items = 6
     far = distance(bench.texts)
-    rows = {"texts": onsets(bench.model, bench.held_out, reference=bench.detection, progress=False)}
+    rows = {
+        "texts": onsets(bench.model, bench.held_out, reference=bench.detection, least=bench.given.least, progress=False)
+    }
     rows["answers"] = at_answers(bench, bench.task(bench.given.task).take(bench.given.items, bench.given.seed))
     tables, found, related = [], [], {}
     for where, table in rows.items():
@@ -46,12 +49,12 @@ def main() -> None:
         related[where] = correlation
         for row in made.itertuples():
             found.append(
-                f"{where}, {row.language}: onset {row.onset:.2f} [{row.low:.2f}, {row.high:.2f}] of {bench.model.cfg.n_layers}; own "
-                f"language ahead everywhere in {row.never_english:.0%}, English ahead at the output in {row.none:.0%} of {row.documents}; "
-                f"distance {row.distance:.2f}"
+                f"{where}, {row.language}: English leads before the output in {row.translated:.2f} [{row.translated_low:.2f}, "
+                f"{row.translated_high:.2f}] of {row.documents}, there to state {row.onset:.1f} [{row.low:.1f}, {row.high:.1f}] of "
+                f"{bench.model.cfg.n_layers}; at the output in {row.none:.0%}; distance {row.distance:.2f}"
             )
         if correlation:
-            found.append(f"{where}: onset and distance, Spearman {correlation[0]:+.2f}, p = {correlation[1]:.3f}")
+            found.append(f"{where}: share and distance, Spearman {correlation[0]:+.2f}, p = {correlation[1]:.3f}")
     table = pd.concat(tables, ignore_index=True)
     counts = layer_counts(bench.own)
     table = table.assign(neurons_before=0, neurons_after=0)
@@ -68,6 +71,7 @@ def extend(parser: argparse.ArgumentParser) -> None:
         "--task", default="organism/knowledge", help="questions of knowledge; a file, or an embedded one"
     )
     parser.add_argument("--items", type=int, default=100, help="per language at most")
+    parser.add_argument("--least", type=float, default=LEAST, help="mass that English must have to lead")
 
 
 def distance(texts: Mapping[str, mw.Corpus]) -> dict[str, float]:
@@ -81,7 +85,7 @@ def distance(texts: Mapping[str, mw.Corpus]) -> dict[str, float]:
 
 def at_answers(bench: Bench, task: mw.Task) -> pd.DataFrame:
     """Onsets at the last token of each prompt, where the answer begins."""
-    labels = token_languages(bench.model, bench.detection)
+    labels = bench.labels
     english = labels.names.index(ENGLISH)
     rows = []
     for language in (x for x in task.languages if x != ENGLISH):
@@ -92,33 +96,31 @@ def at_answers(bench: Bench, task: mw.Task) -> pd.DataFrame:
             masses = read(bench.model, tokens, labels, k=1).languages
             last = (tokens.keep.cpu() * torch.arange(1, tokens.keep.shape[1] + 1)).argmax(1)
             here = masses[:, torch.arange(len(last)), last].transpose(0, 1).double().numpy()
-            found = first_lead(here[..., mine], here[..., english])
+            found = first_lead(here[..., mine], here[..., english], bench.given.least)
             rows += [(language, name, onset, 1) for name, onset in zip(tokens.documents, found, strict=True)]
     return pd.DataFrame(rows, columns=list(ONSETS))
 
 
 def draw(table: pd.DataFrame, layers: int) -> object:
-    """Onset with its interval per language, on texts and at answers, ordered by distance from English."""
+    """Share of documents in which English leads, and until which state, per language ordered by distance from English."""
     with house_style():
-        figure, axes = panels(2, 3.0, 2.4, sharey=True)
-        for panel, where in zip(axes, ("texts", "answers"), strict=True):
+        figure, axes = panels(4, 2.3, 2.4, sharey=True)
+        for at, where in enumerate(("texts", "answers")):
             part = table[table["where"] == where].sort_values("distance").reset_index()
-            low, high = part["onset"] - part["low"], part["high"] - part["onset"]
-            panel.errorbar(
-                part["onset"],
-                part.index,
-                xerr=[low.clip(lower=0), high.clip(lower=0)],
-                fmt="o",
-                color="#0072B2",
-                capsize=3,
-            )
-            panel.set_yticks(
-                part.index,
-                [f"{language_name(x)} ({far:.2f})" for x, far in zip(part["language"], part["distance"], strict=True)],
-            )
-            panel.set_xlim(-0.3, layers + 0.3)
-            panel.set_xlabel("state from which on its own language leads")
-            panel.set_title({"texts": "held-out texts", "answers": "answers to questions of knowledge"}[where])
+            title = {"texts": "held-out texts", "answers": "answers"}[where]
+            for panel, name, edges, label, limit in (
+                (axes[2 * at], "translated", "translated_", "share in which English leads", 1),
+                (axes[2 * at + 1], "onset", "", "there, own language leads from state", layers),
+            ):
+                low, high = part[name] - part[f"{edges}low"], part[f"{edges}high"] - part[name]
+                reach = [low.clip(lower=0), high.clip(lower=0)]
+                panel.errorbar(part[name], part.index, xerr=reach, fmt="o", color="#0072B2", capsize=3)
+                panel.set_xlim(-0.04 * limit, 1.04 * limit)
+                panel.set(xlabel=label, title=title)
+            names = [
+                f"{language_name(x)} ({far:.2f})" for x, far in zip(part["language"], part["distance"], strict=True)
+            ]
+            axes[2 * at].set_yticks(part.index, names)
         axes[0].set_ylabel("language (distance from English)")
     return figure
 

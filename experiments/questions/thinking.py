@@ -5,7 +5,7 @@
 MWork says that the task-solving layers think with self-attention and draw knowledge from FFNs. A language's own neurons of these layers are switched
 off, those of attention or those of FFNs, on a task that needs no knowledge and on one that needs nothing else; English is asked under the same
 neurons. Changes are of the log-likelihood of the right answer, beyond that of random sets matched by site and layer; the interaction
-(below zero: as the paper says) stands among those of the random draws. `questions.thinking_against_knowing`.
+(below zero: as the paper says) stands among those of the random draws, with BH over the languages. `questions.thinking_against_knowing`.
 """
 
 # pandas types a column as anything it might be
@@ -15,12 +15,15 @@ neurons. Changes are of the log-likelihood of the right answer, beyond that of r
 import argparse
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from common import begin, number, panels
+from scipy.stats import false_discovery_control
 
 from mwork_lens.abilities import ability_scores
 from mwork_lens.plots.style import house_style, language_name
 from mwork_lens.questions import thinking_against_knowing
+from mwork_lens.questions.thinking import MEAN
 
 
 def main() -> None:
@@ -33,9 +36,14 @@ def main() -> None:
                             seed=bench.given.seed, folder=bench.given.out)  # fmt: skip
     counts = scores[scores["neurons"] == "specific"].groupby(["target", "row"])["count"].first().unstack()
     table = thinking_against_knowing(scores, "thinking", "knowing", seed=bench.given.seed)
+    single = table["target"] != MEAN
+    for asked in ("target", "English"):
+        mine = single & (table["asked"] == asked)
+        table.loc[mine, "bh"] = false_discovery_control(table.loc[mine, "p"].to_numpy(float)) if mine.any() else np.nan
     found = [
         f"{row.target}, {row.asked} asked: attention off {number(row.thinking_SA)} thinking, {number(row.knowing_SA)} knowing; FFN off "
         f"{number(row.thinking_SF)}, {number(row.knowing_SF)}; interaction {number(row.interaction)} nats, p = {row.p:.2f} among {row.draws} draws"
+        + (f" (BH {row.bh:.2f})" if row.bh == row.bh else "")
         + (f", 95 % over languages [{number(row.low)}, {number(row.high)}]" if row.low == row.low else "")
         for row in table.itertuples()
     ]

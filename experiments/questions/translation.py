@@ -40,7 +40,7 @@ def main() -> None:
     task = (
         bench.task(given.task).where(lambda item: item.meta.get("stated", "all") == "all").take(given.items, given.seed)
     )
-    moments = mw.measure(bench.model, bench.detection, mw.moments("ffn_act"), out=given.out / "moments", resume=True)
+    moments = mw.measure(bench.model, bench.detection, mw.moments("ffn_act"), out=bench.kept("moments"), resume=True)
     last = list(bench.stages.generation)
     units = chosen_units(bench, moments, last)
     print(f"generation layers {last}; units: " + ", ".join(f"{x} {len(u)}" for x, u in units.items()), flush=True)
