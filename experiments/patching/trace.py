@@ -1,13 +1,16 @@
-"""Where does an answer come from? Denoising and noising by layer and position, in every language.
+"""Where does an answer come from, by layer and position, in every language?
 
     python experiments/patching/trace.py [--model organism] [--task organism/cloze] [--relation colour] [--out runs/trace] [--smoke]
 
-Two questions of one relation about two subjects, with different answers and prompts of equal length (a symmetric token replacement). *Denoising*: a
-state of the first run in the second: which one is enough to bring its answer? *Noising*: a state of the second run in the first: which one can its
-answer not do without? Both are shares of the same logit difference (1: as if everything was patched), at every layer of `--site` and every position,
-means over pairs with 95 % intervals. Positions: the template's own tokens, and the subject's. Control: a state of the same run changes nothing, and
-all positions at once give 1 at the first layer (both are tested in tests/patching). Take a relation whose answers differ in their first token: what
-is only computed behind an article ("a baker") lies behind the prompt.
+Two questions of one relation about two subjects, with different answers and the same tokens but for the name (a symmetric token replacement). A
+state of the first run is put into the second: which one is enough to bring its answer? The share of the logit difference that comes back (1: as if
+everything was patched), at every layer of `--site` and every position, means over pairs with 95 % intervals. Neither prompt of a pair is the clean
+one, so exchanging the two (noising) is the same experiment on the same kind of pairs, and is not done.
+
+Only the first token of each answer is scored, and the two first tokens of a pair differ: what follows ("ya njano") is computed behind the prompt,
+where nothing is patched. Items whose prompt and answer merge into one token are left out, and so is a language with fewer than two pairs. Positions:
+the template's own tokens, and all others, `(name)`. Control: a state of the same run changes nothing, and all positions at once give 1 at the first
+layer (both are tested in tests/patching).
 """
 
 # pandas types a column as anything it might be
@@ -30,42 +33,43 @@ from mwork_lens.writing.generate import prompt_ids
 
 
 def main() -> None:
-    """Pair, patch both ways, write."""
+    """Pair, patch, write."""
     given = parse()
     started = time.time()
     model = mw.load_model(given.model)
-    task = mw.load_task(given.task).where(
-        lambda item: item.meta.get("stated", "all") == "all" and item.meta.get("relation") == given.relation
-    )
+    task = mw.load_task(given.task)
     tables, names, found = [], {}, []
     for language in given.languages or task.languages:
-        pairs, tokens = pairs_of(model, task, language, given.pairs, given.seed)
-        if not pairs:
-            print(f"{language}: no two prompts of one length with different answers, left out", flush=True)
+        items = [
+            item
+            for item in task.of(language)
+            if item.meta.get("stated", "all") == "all" and item.meta.get("relation") == given.relation
+        ]
+        pairs, tokens = pairs_of(model, items, given.pairs, f"{given.seed}-{language}")
+        if len(pairs) < 2:
+            print(
+                f"{language}: left out, {len(pairs)} pairs of like prompts whose answers begin with different tokens",
+                flush=True,
+            )
             continue
         names[language] = tokens
-        for way, both in (
-            ("denoising", pairs),
-            (
-                "noising",
-                [
-                    Pair(p.target, p.source, {"source": p.candidates["target"], "target": p.candidates["source"]})
-                    for p in pairs
-                ],
-            ),
-        ):
-            rows = patching_scores(model, both, given.site, at="every", by_position=True, progress=False)
-            tables.append(recovery(rows, seed=given.seed).assign(way=way, language=language))
-        part = tables[-2]
-        for layer in (0, model.cfg.n_layers // 2, model.cfg.n_layers - 1):
-            best = part[part["layer"] == layer].sort_values("recovery").iloc[-1]
-            found.append(
-                f"{language}, layer {layer}: most of the answer is at {tokens[int(best['position'])]!r}: {best['recovery']:.2f} "
-                f"[{best['low']:.2f}, {best['high']:.2f}] of it is brought back from there ({len(pairs)} pairs)"
-            )
-            print(found[-1], flush=True)
+        rows = patching_scores(model, pairs, given.site, at="every", by_position=True, progress=False)
+        part = recovery(rows, seed=given.seed).assign(language=language)
+        tables.append(part)
+        for layer in range(model.cfg.n_layers):
+            best = part[part["layer"] == layer].dropna(subset="recovery").nlargest(1, "recovery")
+            for row in best.to_dict("records"):
+                place = f"{tokens[row['position']]!r}, position {row['position']} of 0..{len(tokens) - 1}"
+                found.append(
+                    f"{language}, layer {layer}: most of the answer is at {place}: {row['recovery']:.2f} "
+                    f"[{row['low']:.2f}, {row['high']:.2f}] of it is brought back from there ({row['pairs']} pairs)"
+                )
+                print(found[-1], flush=True)
     if not tables:
-        raise SystemExit(f"no two prompts of one length about relation {given.relation!r}: check --task and --relation")
+        raise SystemExit(
+            f"no language of task {given.task!r} has two pairs of like prompts about relation {given.relation!r} whose answers "
+            "begin with different tokens: check --task and --relation"
+        )
     table = pd.concat(tables, ignore_index=True)
     given.results.mkdir(parents=True, exist_ok=True)
     write_text(given.results / "trace.csv", table.round(5).to_csv(index=False))
@@ -99,38 +103,55 @@ def parse() -> argparse.Namespace:
     return given
 
 
-def pairs_of(model: Any, task: mw.Task, language: str, count: int, seed: int) -> tuple[list[Pair], list[str]]:
-    """Random pairs of items of one length and different answers, and what stands at each position (a dot where prompts differ)."""
-    items = task.of(language)
+def pairs_of(model: Any, items: list[mw.Item], count: int, seed: str) -> tuple[list[Pair], list[str]]:
+    """Random pairs of items of one shape whose answers begin with different tokens, and what stands at each position.
+
+    A shape is the template's tokens, those in more than half of the prompts, and `(name)` for all others; the most frequent one is taken.
+    """
     ids = dict(zip(items, prompt_ids(model, [item.prompt for item in items]), strict=True))
-    length = Counter(map(len, ids.values())).most_common(1)[0][0]
-    same = [item for item in items if len(ids[item]) == length]
-    chance, found = random.Random(f"{seed}-{language}"), {}
+    often = Counter(token for row in ids.values() for token in set(row))
+    shapes = {
+        item: tuple(token if 2 * often[token] > len(items) else None for token in row) for item, row in ids.items()
+    }
+    begin = {item: text for item in items if (text := first_token(model, item, ids[item])) is not None}
+    if not begin:
+        return [], []
+    shape = Counter(shapes[item] for item in begin).most_common(1)[0][0]
+    same = [item for item in begin if shapes[item] == shape]
+    chance, found = random.Random(seed), {}
     for _ in range(50 * count):
         if len(same) < 2 or len(found) == count:
             break
         a, b = chance.sample(same, 2)
-        if a.answers[0] != b.answers[0]:
-            found[a.id, b.id] = Pair(a, b)
-    columns = list(zip(*(ids[item] for item in same), strict=True))
-    tokens = ["(name)" if len(set(column)) > 1 else model.tokenizer.decode([column[0]]) for column in columns]
+        if begin[a] != begin[b]:
+            found[a.id, b.id] = Pair(a, b, {"source": begin[a], "target": begin[b]})
+    tokens = ["(name)" if token is None else model.tokenizer.decode([token]) for token in shape]
     return list(found.values()), tokens
 
 
+def first_token(model: Any, item: mw.Item, prompt: list[int]) -> str | None:
+    """The first token of an item's answer, as text; None if prompt and answer merge, or the token by itself is no text."""
+    (whole,) = prompt_ids(model, [item.joined(item.answers[0])])
+    text = model.tokenizer.decode(whole[len(prompt) : len(prompt) + 1]).strip()
+    (short,) = prompt_ids(model, [item.joined(text)])
+    return text if text and short == whole[: len(prompt) + 1] and short[:-1] == prompt else None
+
+
 def draw(table: pd.DataFrame, names: dict[str, list[str]], path: Path) -> None:
-    """A map per language (rows) and way (columns)."""
+    """A map per language, two in a row."""
     from mwork_lens.plots import recovery_heatmap
     from mwork_lens.plots.style import house_style, language_name, make_figure, write_svg
 
-    languages = list(names)
+    height = (len(names) + 1) // 2
     with house_style():
-        figure = make_figure(6.6, 0.3 + 2.2 * len(languages))
-        panels = figure.subplots(len(languages), 2, squeeze=False)
-        for row, language in zip(panels, languages, strict=True):
-            for panel, way in zip(row, ("denoising", "noising"), strict=True):
-                part = table[(table["language"] == language) & (table["way"] == way)]
-                recovery_heatmap(part.reset_index(drop=True), tokens=names[language], axes=panel)
-                panel.set_title(f"{language_name(language)}: {way}", fontsize=9)
+        figure = make_figure(6.6, 0.3 + 2.2 * height)
+        panels = figure.subplots(height, 2, squeeze=False).flatten()
+        for panel, language in zip(panels, names, strict=False):
+            part = table[table["language"] == language].reset_index(drop=True)
+            recovery_heatmap(part, tokens=names[language], axes=panel)
+            panel.set_title(language_name(language), fontsize=9)
+        for panel in panels[len(names) :]:
+            panel.set_axis_off()
         write_svg(figure, path)
 
 

@@ -48,10 +48,11 @@ def main() -> None:
         tables.append(made.assign(where=where))
         related[where] = correlation
         for row in made.itertuples():
+            until = f", there to state {row.onset:.1f} [{row.low:.1f}, {row.high:.1f}] of {bench.model.cfg.n_layers}"
             found.append(
                 f"{where}, {row.language}: English leads before the output in {row.translated:.2f} [{row.translated_low:.2f}, "
-                f"{row.translated_high:.2f}] of {row.documents}, there to state {row.onset:.1f} [{row.low:.1f}, {row.high:.1f}] of "
-                f"{bench.model.cfg.n_layers}; at the output in {row.none:.0%}; distance {row.distance:.2f}"
+                f"{row.translated_high:.2f}] of {row.documents}{until if row.translated else ''}; at the output in {row.none:.0%}; "
+                f"distance {row.distance:.2f}"
             )
         if correlation:
             found.append(f"{where}: share and distance, Spearman {correlation[0]:+.2f}, p = {correlation[1]:.3f}")

@@ -9,7 +9,7 @@ source is run by itself, so that nothing of the target reaches it. Patching is d
 takes two prompts of one length and no candidates of several tokens; on prompts of equal length the two agree (tested).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,8 +24,13 @@ from ..sites import HEAD_SITES, Site, heads, n_layers, require_hook, require_sit
 from ..tasks.likelihood import logp
 from .pairs import Alignment, Pair, Prepared, prepare
 
-ROWS = ("pair", "source", "target", "site", "layer", "head", "position", "candidate", "logp", "unpatched", "given")
-"""Columns of `patching_scores`: `position` is the target's or `all`; `unpatched` is the candidate behind the target, `given` behind the source."""
+ROWS = (
+    "pair", "source", "target", "site", "layer", "head", "position", "positions", "candidate", "logp", "unpatched", "given",
+)  # fmt: skip
+"""Columns of `patching_scores`: `position` is the target's or `all`, `positions` how many were replaced; `unpatched` is the candidate's score
+behind the target, `given` behind the source."""
+Masks = Mapping[int, Tensor | None]
+"""Per layer, which of its units are replaced; None for all."""
 
 
 def patching_scores(
@@ -50,10 +55,10 @@ def patching_scores(
         site: What is replaced: the residual stream, `q`, `k`, `v`, `z`, or an FFN site.
         at: Which positions correspond (`align`).
         layers: Which layers; default all.
-        from_layer: Replace the site in this layer and all later ones, not in this layer alone.
+        from_layer: Replace the site in this layer and all later ones, not in this layer alone; each layer's own units of `where`.
         by_head: One row per head (sites q, k, v, z) instead of all heads at once.
         by_position: One row per aligned position instead of all at once.
-        where: Only these units (sites q, k, v, z, ffn).
+        where: Only these units (sites q, k, v, z, ffn). A row whose layers hold none of them is left out.
         size: Texts per batch.
         progress: Show a bar.
 
@@ -71,20 +76,21 @@ def patching_scores(
         raise ValueError(f"layer {outside[0]} does not exist: this model has layers 0..{n_layers(model) - 1}")
     if not chosen:
         raise ValueError("no layer was asked for")
-    for layer in chosen:
+    reach = {layer: range(layer, n_layers(model)) if from_layer else [layer] for layer in chosen}
+    for layer in sorted({i for those in reach.values() for i in those}):
         require_hook(model, site, layer)
-    units = _units(model, site, chosen, by_head, where)
+    units = _units(model, site, reach, by_head, where)
     prepared = prepare(model, pairs, at)
     rows = []
     for one in tqdm(prepared, desc="patching", unit="pair", disable=hidden(progress)):
-        rows += _of_pair(model, one, site, units, from_layer, by_position, size)
+        rows += _of_pair(model, one, site, units, by_position, size)
     return pd.DataFrame(rows, columns=list(ROWS))
 
 
 def _units(
-    model: Any, site: Site, layers: Sequence[int], by_head: bool, where: NeuronSet | None
-) -> list[tuple[int, Any, Tensor | None]]:
-    """(layer, head, mask of the units) of each row; None for all units."""
+    model: Any, site: Site, reach: Mapping[int, Sequence[int]], by_head: bool, where: NeuronSet | None
+) -> list[tuple[int, int | str, Masks]]:
+    """(layer, head, masks of the layers it reaches) of each row; layers without a unit are left out of the masks, rows without a layer altogether."""
     if where is not None:
         mask = where.masks.get(unit_site(site))
         if mask is not None and list(mask.shape) != [n_layers(model), width(model, site)]:
@@ -92,64 +98,51 @@ def _units(
                 f"the NeuronSet has {list(mask.shape)} (layer, width) at site {site!r}, this model {[n_layers(model), width(model, site)]}: "
                 "it was detected on another model"
             )
-        if mask is None or not bool(mask[list(layers)].any()):
+        if mask is None or not bool(mask[sorted({i for those in reach.values() for i in those})].any()):
             raise ValueError(f"the NeuronSet has no neuron of {site!r} in these layers, so nothing would be patched")
     if by_head and site not in HEAD_SITES:
         raise ValueError(f"{site!r} has no heads: by_head goes with {', '.join(HEAD_SITES)}")
     found = []
-    for layer in layers:
-        mask = None if where is None else where.masks[unit_site(site)][layer]
-        if not by_head:
-            found.append((layer, "all", mask))
-            continue
-        d_head = heads(model, layer).d_head
-        for head in range(width(model, site, layer) // d_head):
-            own = torch.zeros(width(model, site, layer), dtype=torch.bool)
-            own[head * d_head : (head + 1) * d_head] = True
-            found.append((layer, head, own if mask is None else own & mask))
-    return [(layer, head, mask) for layer, head, mask in found if mask is None or bool(mask.any())]
+    for layer, those in reach.items():
+        count = width(model, site, layer) // heads(model, layer).d_head if by_head else 0
+        for head in range(count) if by_head else ["all"]:
+            masks = {i: _mask(model, site, i, head, where) for i in those}
+            kept = {i: mask for i, mask in masks.items() if mask is None or bool(mask.any())}
+            if kept:
+                found.append((layer, head, kept))
+    return found
+
+
+def _mask(model: Any, site: Site, layer: int, head: int | str, where: NeuronSet | None) -> Tensor | None:
+    """The units of a layer that are in the set and in the head; None if neither chooses."""
+    chosen = None if where is None else where.masks[unit_site(site)][layer]
+    if isinstance(head, str):
+        return chosen
+    d_head = heads(model, layer).d_head
+    own = torch.zeros(width(model, site, layer), dtype=torch.bool)
+    own[head * d_head : (head + 1) * d_head] = True
+    return own if chosen is None else own & chosen
 
 
 def _of_pair(
-    model: Any,
-    one: Prepared,
-    site: Site,
-    units: list[tuple[int, Any, Tensor | None]],
-    from_layer: bool,
-    by_position: bool,
-    size: int,
+    model: Any, one: Prepared, site: Site, units: Sequence[tuple[int, int | str, Masks]], by_position: bool, size: int
 ) -> list[tuple[Any, ...]]:
     pair, names = one.pair, list(one.pair.candidates)
     labels = [f"{pair.name}: {name}" for name in names]
     before, given = (logp(model, rows, labels, size=size) for rows in (one.rows, one.bare))
     places = [[position] for position in one.positions] if by_position else [list(one.positions)]
-    layers = sorted({layer for layer, *_ in units})
-    deep = range(layers[0], n_layers(model)) if from_layer else layers
-    source = record(model, torch.tensor([one.source]), [site], layers=deep)
+    source = record(model, torch.tensor([one.source]), [site], layers=sorted({i for *_, masks in units for i in masks}))
     made = []
-    for layer, head, mask in units:
+    for layer, head, masks in units:
         for positions in places:
-            those = [i for i in deep if i >= layer] if from_layer else [layer]
-            edit = Edit({(site, i): _put(source[site, i], positions, mask) for i in those}, name=f"patch of {site}")
-            with applied(model, edit):
+            changes: dict[tuple[Site, int], Any] = {
+                (site, i): _put(source[site, i], positions, mask) for i, mask in masks.items()
+            }
+            with applied(model, Edit(changes, name=f"patch of {site}")):
                 after = logp(model, one.rows, labels, size=size)
-            where = positions[0][1] if by_position else "all"
-            made += [
-                (
-                    pair.name,
-                    pair.source.language,
-                    pair.target.language,
-                    site,
-                    layer,
-                    head,
-                    where,
-                    name,
-                    after[i],
-                    before[i],
-                    given[i],
-                )
-                for i, name in enumerate(names)
-            ]
+            where, count = positions[0][1] if by_position else "all", len(positions)
+            place = (pair.name, pair.source.language, pair.target.language, site, layer, head, where, count)
+            made += [(*place, name, after[i], before[i], given[i]) for i, name in enumerate(names)]
     return made
 
 

@@ -4,7 +4,8 @@
     recovery        = (difference(patched) - difference(unpatched)) / (difference(given) - difference(unpatched))
 
 Recovery is a ratio of means over pairs, not a mean of ratios, which one pair without an effect would blow up. 0: nothing changed; 1: the target
-says what the source says.
+says what the source says. Where the 95 % interval of the denominator holds 0, source and target do not differ for sure: there is nothing to recover,
+and recovery is NaN.
 
 `carried` is for candidates that cross content and language (`source content in the target's language` ...): the probability of each, and which is
 likeliest, layer by layer.
@@ -53,7 +54,8 @@ def recovery(
         seed: Of the resampling.
 
     Returns:
-        Columns `RECOVERY`, a row per languages, site, layer, head and position.
+        Columns `RECOVERY`, a row per languages, site, layer, head and position; recovery and its interval are NaN where the interval of
+        difference(given) - difference(unpatched) holds 0.
 
     Raises:
         ValueError: A candidate is not in the table, or the two are the same.
@@ -71,11 +73,11 @@ def recovery(
         weights = resample(len(one), resamples=resamples, seed=seed)
         gained, whole = differ["logp"] - differ["unpatched"], differ["given"] - differ["unpatched"]
         effect = weights @ whole
-        drawn = (weights @ gained)[effect != 0] / effect[
-            effect != 0
-        ]  # where the runs do not differ, nothing can be recovered
-        low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (np.nan, np.nan)
-        share = gained.mean() / whole.mean() if whole.any() else np.nan
+        share, low, high = np.nan, np.nan, np.nan
+        least, most = np.quantile(effect, [0.025, 0.975])
+        if least > 0 or most < 0:
+            drawn = (weights @ gained)[effect != 0] / effect[effect != 0]
+            share, (low, high) = gained.mean() / whole.mean(), np.quantile(drawn, [0.025, 0.975])
         rows.append(
             (
                 *place,

@@ -31,7 +31,7 @@ def recovery_heatmap(
     """How far patching brings the logit difference back, by layer (rows) and position or head (columns).
 
     0 (white): as without a patch; 1 (blue): the target says what the source says; below 0 (orange): further away. A cell whose interval holds 0 has
-    a hollow dot.
+    a hollow dot, one without a difference to recover (NaN) is grey.
 
     Args:
         table: From `patching.recovery`, of one site and one pair of languages, patched `by_position` or `by_head` (or neither: one column).
@@ -72,7 +72,8 @@ def recovery_heatmap(
         if axes is None:
             width = min(WIDTH, 1.9 + 0.42 * len(columns))
             axes = make_figure(width, 1.3 + 0.26 * len(layers)).subplots()
-        norm = TwoSlopeNorm(0.0, min(-1.0, float(np.nanmin(wide))), max(1.0, float(np.nanmax(wide))))
+        shown = wide[np.isfinite(wide)]
+        norm = TwoSlopeNorm(0.0, min([-1.0, *shown]), max([1.0, *shown]))
         shades = LinearSegmentedColormap.from_list("recovery", _DIVERGING).with_extremes(bad="#E4E4E4")
         mesh = axes.pcolormesh(
             np.arange(len(columns) + 1) - 0.5, np.arange(len(layers) + 1) - 0.5, np.ma.masked_invalid(wide), cmap=shades, norm=norm,

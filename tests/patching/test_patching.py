@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from families import hf_model, tokenizer
+from families import CONFIGS, hf_model, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,15 +131,100 @@ def test_units_heads_and_layers(model):
     pair = OTHER[0]
     hand = by_hand(model, pair.source.prompt, pair.target.prompt, "w9 w10", "blocks.0.mlp.hook_post", [(5, 4)], [3, 17])
     assert few["source"] == pytest.approx(hand, abs=1e-5)
-    # from a layer on, the first of them decides nothing that the later ones do not hold
-    late, own = (
-        patching_scores(model, OTHER, "resid_post", layers=[1], from_layer=deep, **QUIET)["logp"]
-        for deep in (True, False)
-    )
-    assert np.allclose(late, own)
-    on = patching_scores(model, OTHER, "ffn", layers=[0], from_layer=True, **QUIET)["logp"]
-    alone = patching_scores(model, OTHER, "ffn", layers=[0], **QUIET)["logp"]
-    assert not np.allclose(on, alone)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    config = CONFIGS["llama"]()
+    config.num_hidden_layers = 4
+    return mw.load_model(hf_model("llama", seed=4, config=config), tokenizer=tokenizer())
+
+
+def deep_by_hand(model, pair: Pair, answer: str, hook: str, units: dict[int, list[int]]) -> float:
+    """As `by_hand` at the last position, with units of several layers replaced."""
+    whole, kept = ids(f"{pair.target.prompt} {answer}"), {}
+    theirs, mine = (ids(one.prompt).shape[1] - 1 for one in (pair.source, pair.target))
+
+    def keep(x, hook):
+        kept[hook.name] = x.detach().clone().flatten(2)
+
+    def put(x, hook):
+        flat, those = x.clone().flatten(2), units[int(hook.name.split(".")[1])]
+        flat[:, mine, those] = kept[hook.name][:, theirs, those]
+        return flat.reshape(x.shape)
+
+    names = [f"blocks.{layer}.{hook}" for layer in units]
+    with torch.no_grad():
+        model.run_with_hooks(ids(pair.source.prompt), fwd_hooks=[(name, keep) for name in names])
+        logits = model.run_with_hooks(whole, fwd_hooks=[(name, put) for name in names])[0].log_softmax(-1)
+    return sum(float(logits[t - 1, whole[0, t]]) for t in range(mine + 1, whole.shape[1]))
+
+
+def a_set(model, site: str, units: dict[int, list[int]]) -> mw.NeuronSet:
+    mask = torch.zeros(shape_of(model, (site,))[site], dtype=torch.bool)
+    for layer, those in units.items():
+        mask[layer, those] = True
+    return mw.NeuronSet({site: mask}, model=mw.fingerprint(model))
+
+
+@pytest.mark.parametrize(("site", "hook"), [("ffn", "mlp.hook_post"), ("z", "attn.hook_z"), ("resid_post", "hook_resid_post")])  # fmt: skip
+def test_from_a_layer_on_is_all_later_layers_by_hand(deep, site, hook):
+    table = patching_scores(deep, OTHER, site, from_layer=True, **QUIET).set_index(["pair", "layer", "candidate"])[
+        "logp"
+    ]
+    alone = patching_scores(deep, OTHER, site, **QUIET).set_index(["pair", "layer", "candidate"])["logp"]
+    for pair, layer in itertools.product(OTHER, range(4)):
+        everything = (
+            list(range(shape_of(deep, (site,))[site][1])) if site != "resid_post" else list(range(deep.cfg.d_model))
+        )
+        for name, answer in pair.candidates.items():
+            hand = deep_by_hand(deep, pair, answer, hook, dict.fromkeys(range(layer, 4), everything))
+            assert table[pair.name, layer, name] == pytest.approx(hand, abs=1e-5)
+    early = table.index.get_level_values("layer") < 3
+    assert not np.isclose(table[early], alone[early], atol=1e-6).any()
+    assert np.allclose(table[~early], alone[~early])  # the last layer has no later one
+
+
+def test_from_a_layer_on_each_layer_has_its_own_units_of_the_set(deep):
+    units = {1: [3, 17], 2: [5, 6, 7, 30], 3: [1]}  # layer 0 has none, and its row is that of the later ones
+    table = patching_scores(deep, OTHER, "ffn", where=a_set(deep, "ffn", units), from_layer=True, **QUIET)
+    assert list(dict.fromkeys(table["layer"])) == [0, 1, 2, 3]
+    found = table.set_index(["pair", "layer", "candidate"])["logp"]
+    for pair, layer in itertools.product(OTHER, range(4)):
+        for name, answer in pair.candidates.items():
+            own = {i: those for i, those in units.items() if i >= layer}
+            hand = deep_by_hand(deep, pair, answer, "mlp.hook_post", own)
+            assert found[pair.name, layer, name] == pytest.approx(hand, abs=1e-5)
+    one = OTHER[0]
+    reused = deep_by_hand(deep, one, one.candidates["source"], "mlp.hook_post", dict.fromkeys((1, 2, 3), units[1]))
+    assert found[one.name, 1, "source"] != pytest.approx(reused, abs=1e-5)
+    alone = patching_scores(deep, OTHER, "ffn", where=a_set(deep, "ffn", units), **QUIET)
+    assert list(dict.fromkeys(alone["layer"])) == [1, 2, 3]
+    with pytest.raises(ValueError, match="no neuron of 'ffn' in these layers"):
+        patching_scores(deep, OTHER, "ffn", where=a_set(deep, "ffn", {0: [1]}), layers=[1], from_layer=True, **QUIET)
+
+
+def test_from_a_layer_on_heads_are_cut_with_each_layers_own_units(deep):
+    units = {0: [8, 9], 2: [0, 1, 10, 11], 3: [15, 24]}  # heads 1; 0 and 1; 1 and 3
+    table = patching_scores(deep, OTHER, "z", where=a_set(deep, "z", units), by_head=True, from_layer=True, **QUIET)
+    known = {(0, 0), (0, 1), (0, 3), (1, 0), (1, 1), (1, 3), (2, 0), (2, 1), (2, 3), (3, 1), (3, 3)}
+    assert set(zip(table["layer"], table["head"], strict=True)) == known
+    found = table.set_index(["pair", "layer", "head", "candidate"])["logp"]
+    for pair, (layer, head) in itertools.product(OTHER, sorted(known)):
+        own = {i: [u for u in those if u // 8 == head] for i, those in units.items() if i >= layer}
+        for name, answer in pair.candidates.items():
+            hand = deep_by_hand(deep, pair, answer, "attn.hook_z", {i: those for i, those in own.items() if those})
+            assert found[pair.name, layer, head, name] == pytest.approx(hand, abs=1e-5)
+
+
+def test_the_number_of_positions_replaced_is_told(model):
+    counted = patching_scores(model, OTHER, "resid_pre", at="shared", layers=[0], **QUIET)
+    for pair in OTHER:
+        source, target = (ids(one.prompt)[0].tolist() for one in (pair.source, pair.target))
+        assert (
+            counted.loc[counted["pair"] == pair.name, "positions"] == len(align(source, target, "shared", bos=1))
+        ).all()
+    assert (patching_scores(model, SAME, "z", at="every", by_position=True, **QUIET)["positions"] == 1).all()
 
 
 def test_nothing_stays_on_the_model(model):
@@ -167,7 +252,7 @@ def invented(patched: float, unpatched: float = 0.0, whole: float = 2.0, pairs: 
     noise = np.random.default_rng(0).normal(0, 0.1, pairs)
     rows = []
     for i in range(pairs):
-        common = (f"p{i}", "en", "fr", "resid_pre", 3, "all", "all")
+        common = (f"p{i}", "en", "fr", "resid_pre", 3, "all", "all", 1)
         rows.append((*common, "source", patched + noise[i], unpatched + noise[i], whole + noise[i]))
         rows.append((*common, "target", 0.0, 0.0, 0.0))
     return pd.DataFrame(rows, columns=list(ROWS))
@@ -181,9 +266,25 @@ def test_recovery_of_invented_rows(patched, share):
     assert row["pairs"] == 12
 
 
-def test_recovery_without_an_effect_to_recover_is_nan_not_a_number_of_noise():
-    (row,) = recovery(invented(0.0, 0.0, 0.0)).to_dict("records")
-    assert np.isnan(row["recovery"])
+def noisy(size: float, shift: float = 0.0) -> pd.DataFrame:
+    """Rows whose denominator is noise of a size around a shift, and whose patched runs differ by 0.1."""
+    chance, rows = np.random.default_rng(0), []
+    for i in range(12):
+        common = (f"p{i}", "en", "fr", "resid_pre", 3, "all", "all", 1)
+        rows.append((*common, "source", chance.normal(0, 0.1), 0.0, chance.normal(shift, size)))
+        rows.append((*common, "target", 0.0, 0.0, 0.0))
+    return pd.DataFrame(rows, columns=list(ROWS))
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1e-3, 1.0])
+def test_recovery_without_an_effect_to_recover_is_nan_not_a_number_of_noise(size):
+    (row,) = recovery(noisy(size)).to_dict("records")
+    assert np.isnan([row["recovery"], row["low"], row["high"]]).all()
+    assert row["pairs"] == 12
+    for shift in (3.0, -3.0):  # a denominator that is surely not 0 gives a number, whichever its sign
+        (row,) = recovery(noisy(size, shift)).to_dict("records")
+        assert row["low"] <= row["recovery"] <= row["high"]
+        assert abs(row["recovery"]) < 0.1
 
 
 def test_what_is_carried_sums_to_one_and_names_the_likeliest(model):
