@@ -5,12 +5,16 @@
 An English prompt about one thing gives its state at the last position to a prompt in another language about another thing, one layer at a time.
 Four answers are scored behind the receiving prompt: the content of the source or of the target, in English or in the target's language. If the
 middle layers hold a content without a language (the paper's task-solving in English, or anything shared), patching there gives the *source's
-content in the target's language*; patching late gives the source's answer as it is, in English. Controls: the other direction (a state of another
-language in an English prompt), the same language on both sides (content carries, language cannot change), and an English prompt of another relation,
-whose content does not fit: it can bring a language and no answer.
+content in the target's language*; patching late gives the source's answer as it is, in English. The same is done the other way round (a state of
+another language in an English prompt). Controls: the same language on both sides (content carries, language cannot change), and, for both directions,
+a source of another relation, whose content does not fit: it can bring a language and no answer.
+
+The layer that is reported is not chosen on the pairs that it is reported for: each half of the pairs is read at the layer that is best for the other
+half, and so is the control. Intervals of these shares are Wilson's, p is Fisher's exact test against the control, Holm's over languages and
+directions. Pairs are drawn from a few dozen facts, so they are not fully independent, and intervals are somewhat too narrow.
 
 Only facts stated in every language are used, and pairs whose four answers differ in their first word: what follows an article ("a baker") is computed
-behind the prompt, where nothing is patched. Writes RESULTS/carry.csv (every layer), carry.json, carry.svg.
+behind the prompt, where nothing is patched. Writes OUT/rows.csv (every pair), RESULTS/carry.csv (every layer), carry.json, carry.svg.
 """
 
 # pandas types a column as anything it might be
@@ -25,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import binomtest, fisher_exact
 
 import mwork_lens as mw
+from mwork_lens.ability_tables import holm
 from mwork_lens.patching import Pair, carried, patching_scores
 from mwork_lens.storage import Run, write_json, write_text
 
@@ -38,26 +44,37 @@ NAMES = (
 )
 
 
+CONTROL = ", another relation"
+
+
 def main() -> None:
     """Pair, patch, write."""
     given = parse()
     started = time.time()
     model = mw.load_model(given.model)
-    task = mw.load_task(given.task).where(lambda item: item.meta.get("stated") == "all")
-    languages = [x for x in (given.languages or task.languages) if x != "en"]
-    tables = []
-    for language in languages:
+    task = mw.load_task(given.task)
+    if not any(map(usable, task.items)):
+        raise SystemExit(
+            f"no item of task {given.task!r} has meta 'relation' and is stated in all languages: check --task"
+        )
+    task = task.where(usable)
+    given.out.mkdir(parents=True, exist_ok=True)
+    every = []
+    for language in [x for x in (given.languages or task.languages) if x != "en"]:
         for setting, source, target, crossed in (
-            ("from English", "en", language, False), ("to English", language, "en", False), ("same language", language, language, False),
-            ("another relation", "en", language, True),
+            ("from English", "en", language, False), ("from English" + CONTROL, "en", language, True),
+            ("to English", language, "en", False), ("to English" + CONTROL, language, "en", True),
+            ("same language", language, language, False),
         ):  # fmt: skip
             pairs = pairs_of(task, source, target, given.pairs, given.seed, crossed=crossed)
             rows = patching_scores(model, pairs, given.site, at="last", size=16, progress=False)
-            names = NAMES if source != target else (NAMES[0], NAMES[2])
-            tables.append(carried(rows, names, seed=given.seed).assign(setting=setting, language=language))
+            every.append(rows.assign(setting=setting, language=language))
             print(f"{setting}, {language}: {len(pairs)} pairs, {time.time() - started:.0f} s", flush=True)
-    table = pd.concat(tables, ignore_index=True)
-    findings = summary(table)
+        write_text(given.out / "rows.csv", pd.concat(every).to_csv(index=False))
+    table = pd.concat([
+        carried(rows, seed=given.seed).assign(setting=rows["setting"].iloc[0], language=rows["language"].iloc[0]) for rows in every
+    ], ignore_index=True)  # fmt: skip
+    findings = summary(pd.concat(every, ignore_index=True))
     given.results.mkdir(parents=True, exist_ok=True)
     write_text(given.results / "carry.csv", table.round(5).to_csv(index=False))
     run = Run(
@@ -93,12 +110,17 @@ def parse() -> argparse.Namespace:
     return given
 
 
+def usable(item: mw.Item) -> bool:
+    """Whether an item is stated in every language, and of a known relation."""
+    return item.meta.get("stated", "all") == "all" and "relation" in item.meta
+
+
 def pairs_of(task: mw.Task, source: str, target: str, count: int, seed: int, *, crossed: bool) -> list[Pair]:
     """Random pairs of facts of one relation (or of two: `crossed`), with the four answers, whose first words all differ."""
     theirs, mine = ({item.id: item for item in task.of(language)} for language in (source, target))
     chance, found = random.Random(f"{seed}-{source}-{target}-{crossed}"), {}
     known = sorted(set(theirs) & set(mine))
-    for _ in range(100 * count):
+    for _ in range(100 * count if len(known) > 1 else 0):
         a, b = chance.sample(known, 2)
         if (theirs[a].meta["relation"] == mine[b].meta["relation"]) == crossed:
             continue
@@ -122,19 +144,43 @@ def first_word(text: str) -> str:
     return word if word.isascii() or not "\u4e00" <= word[0] <= "\u9fff" else word[0]
 
 
-def summary(table: pd.DataFrame) -> dict[str, Any]:
-    """Per setting and language: the layer where the source's content is likeliest in the target's language, and how likely."""
+def summary(rows: pd.DataFrame) -> dict[str, Any]:
+    """Per setting and language: how often the source's content comes in the target's language, at layers chosen on other pairs; and the control."""
     found: dict[str, Any] = {}
-    for (setting, language), part in table.groupby(["setting", "language"], sort=False):
-        wide = part.pivot(index="layer", columns="candidate", values="likeliest")
-        best = int(wide[NAMES[0]].idxmax())
-        row = part[(part["candidate"] == NAMES[0]) & (part["layer"] == best)].iloc[0]
-        found[f"{setting}, {language}"] = {
-            "layer": best, "share of pairs": [round(float(row[x]), 3) for x in ("likeliest", "likeliest_low", "likeliest_high")],
-            "pairs": int(row["pairs"]), "unpatched": round(float(row["unpatched"]), 3),
-            "source language at the last layer": round(float(wide[NAMES[1]].iloc[-1]), 3) if NAMES[1] in wide else None,
-        }  # fmt: skip
+    hits = {place: likeliest(part) for place, part in rows.groupby(["setting", "language"], sort=False)}
+    for (setting, language), own in hits.items():
+        if setting.endswith(CONTROL):
+            continue
+        layers, shown = crosswise(own, own)
+        found[f"{setting}, {language}"] = {"layers": layers, "share of pairs": share(shown), "pairs": len(shown)}
+        if setting + CONTROL in rows["setting"].unique():
+            _, other = crosswise(own, hits[setting + CONTROL, language])
+            counts = [[int(x.sum()), int((~x).sum())] for x in (shown, other)]
+            found[f"{setting}, {language}"] |= {
+                "another relation": share(other), "pairs of another relation": len(other), "p": float(fisher_exact(counts).pvalue),
+            }  # fmt: skip
+    tested = [one for one in found.values() if "p" in one]
+    for one, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
+        one |= {"p": round(one["p"], 5), "holm": round(float(p), 5)}
     return found
+
+
+def likeliest(rows: pd.DataFrame) -> pd.DataFrame:
+    """[pair layer] whether the source's content in the target's language is the likeliest answer."""
+    wide = rows.pivot(index=["pair", "layer"], columns="candidate", values="logp")
+    return (wide[NAMES[0]] > wide.drop(columns=NAMES[0]).max(axis=1)).unstack("layer")
+
+
+def crosswise(chosen_on: pd.DataFrame, read: pd.DataFrame) -> tuple[list[int], pd.Series]:
+    """The best layer of each half of the pairs, and the other half of `read` at it."""
+    layers = [int(chosen_on.iloc[half::2].mean().idxmax()) for half in (0, 1)]
+    return layers, pd.concat([read.iloc[1 - half :: 2][layer] for half, layer in zip((0, 1), layers, strict=True)])
+
+
+def share(hits: pd.Series) -> list[float]:
+    """Mean with Wilson's 95 % interval."""
+    low, high = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return [round(float(x), 3) for x in (hits.mean(), low, high)]
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
