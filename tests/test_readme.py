@@ -10,8 +10,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 def test_the_python_example_runs(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    less = example.replace("limit=8", "limit=3").replace("shard(1, 16)", "shard(1, 48)")  # fewer documents
-    assert less.count("limit=3") == less.count("shard(1, 48)") == 1
+    less = example.replace("limit=8", "limit=2").replace("shard(1, 16)", "shard(1, 72)")  # fewer documents
+    assert less.count("limit=2") == less.count("shard(1, 72)") == 1
     names: dict = {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TQDM_DISABLE", "1")

@@ -31,7 +31,8 @@ from mwork_lens.storage import load, load_run
 from mwork_lens.study import load_study, study
 
 TABLES = ("lens", "counts", "overlap", "scores", "grid", "summary")
-SETTINGS = Settings(draws=10, top=0.2, consensus=0.5, k=5, size=8)
+DRAWS = 10
+SETTINGS = Settings(draws=DRAWS, top=0.2, consensus=0.5, k=5, size=8)
 SMALL = replace(SETTINGS, sites=("ffn",))
 SPLIT = Stages.of(4, understanding=1, generation=1)
 
@@ -104,7 +105,7 @@ def test_the_folder_holds_everything_with_provenance(done, model, texts):
     assert facts["method"] == "study"
     assert facts["model"]["fingerprint"] == fingerprint(model)
     assert facts["parameters"] == {
-        "measure": "output", "top": 0.2, "consensus": 0.5, "minus": "others", "sites": ["q", "k", "v", "z", "ffn"], "draws": 10,
+        "measure": "output", "top": 0.2, "consensus": 0.5, "minus": "others", "sites": ["q", "k", "v", "z", "ffn"], "draws": DRAWS,
         "k": 5, "seed": 0, "held_out": 1 / 3, "length": None, "size": 8, "stages": [1, 2, 1],
     }  # fmt: skip
     assert {language: facts["corpora"][language]["hash"] for language in texts} == {
@@ -123,7 +124,7 @@ def test_the_folder_holds_everything_with_provenance(done, model, texts):
 def test_a_study_is_read_back(done):
     again = load_study(done.folder)
     same(again, done)
-    assert again.run.parameters["draws"] == 10
+    assert again.run.parameters["draws"] == DRAWS
     assert again.failures == {}
     assert load(done.folder / "specific.safetensors")["de"] == done.specific["de"]
 
@@ -135,7 +136,7 @@ def test_the_grid_has_every_cell(done):
         for language in ("de", "fr")
         for stage in ALL_STAGES
         for structure in STRUCTURES
-        for kind in [("own", -1), ("other", -1), *(("random", i) for i in range(10))]
+        for kind in [("own", -1), ("other", -1), *(("random", i) for i in range(DRAWS))]
     }
     found = list(done.grid[["language", "stage", "structure", "neurons", "draw"]].itertuples(index=False, name=None))
     assert set(found) == expected
@@ -157,7 +158,7 @@ def test_counts_are_those_of_the_sets_and_controls_match_them(done):
                 & (done.grid["structure"] == structure)
             ]
             assert at[at["neurons"] == "own"]["count"].tolist() == [len(part)]
-            assert at[at["neurons"] == "random"]["count"].tolist() == [len(part)] * 10
+            assert at[at["neurons"] == "random"]["count"].tolist() == [len(part)] * DRAWS
     assert done.grid["count"].max() > 0
 
 
@@ -217,13 +218,13 @@ def test_the_summary_is_the_mean_over_languages(done):
         else:
             assert row.delta_low <= row.delta <= row.delta_high
             chance = grid.get_group((row.stage, row.structure, "random")).groupby("draw")[["own", "delta"]].mean()
-            assert row.draws == 10
+            assert row.draws == DRAWS
             if row.neurons == "other":  # the draws match the own sets, not these
                 assert np.isnan(row.p_delta)
                 assert np.isnan(row.p_non_eng)
                 continue
-            assert row.p_delta == (1 + (chance["delta"] >= row.delta).sum()) / 11
-            assert row.p_non_eng == (1 + (chance["own"] <= row.non_eng).sum()) / 11
+            assert row.p_delta == (1 + (chance["delta"] >= row.delta).sum()) / (1 + DRAWS)
+            assert row.p_non_eng == (1 + (chance["own"] <= row.non_eng).sum()) / (1 + DRAWS)
 
 
 def test_stages_come_from_the_lens_if_asked_and_two_languages_are_enough(model, texts):

@@ -36,7 +36,7 @@ def english_and_others(rows: pd.DataFrame, score: str) -> tuple[float, float]:
 
 
 def test_it_answers_what_a_passage_says(answered):
-    english, others = english_and_others(answered("understanding", 8)[0], "exact")
+    english, others = english_and_others(answered("understanding", 4)[0], "exact")
     assert english >= 0.8
     assert others >= 0.65
 
@@ -56,7 +56,7 @@ def test_it_knows_a_fact_where_that_was_stated_and_guesses_elsewhere(answered):
 
 
 def test_it_writes_headlines_in_the_language_of_the_article(answered):
-    rows, _ = answered("generation", 6)
+    rows, _ = answered("generation", 3)
     assert rows["fidelity"].mean() >= 0.97
     assert rows["rouge_l"].mean() >= 0.9
 
