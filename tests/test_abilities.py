@@ -289,6 +289,7 @@ def test_other_sets_or_items_are_not_read_back(five, three, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_parts_under_other_edits_neurons_of_others_and_identifiers_are_not_read_back(five, three, tmp_path):
     def run(own=three, tasks=(TASK,), **options):
         return ability_scores(five, tasks, own, THREE, folder=tmp_path, progress=False, **FEWEST, **options)

@@ -16,6 +16,7 @@ def blocks(page):
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # six documents are few, and English has no neurons then
 def test_the_examples_of_activation_statistics_run():
     code = "\n".join(block for page in ("lape", "perplexity", "steering") for block in blocks(f"methods/{page}.md"))
@@ -33,6 +34,7 @@ def test_the_examples_of_activation_statistics_run():
     assert names["written"][0].ids
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*tokens")  # four documents are few
 def test_the_example_of_experts_runs():
     (code,) = blocks("methods/experts.md")
@@ -58,6 +60,7 @@ def test_the_example_of_tasks_runs():
     assert set(names["both"]["condition"]) == {"baseline", "off"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*groups are left out")
 def test_the_example_of_facts_runs():
     (code,) = blocks("methods/facts.md")
@@ -72,6 +75,7 @@ def test_the_example_of_facts_runs():
     assert {"prediction", "transferred"} <= set(names["truth"]["analysis"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*tokens|.*were truncated")
 def test_the_example_of_enhancement_runs(tmp_path, monkeypatch, polyglot):
     (code,) = blocks("methods/enhance.md")

@@ -126,6 +126,7 @@ def test_the_example_of_a_detector_runs_and_its_tests_pass(monkeypatch, capsys):
     assert "gap" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_example_of_getting_started_runs(monkeypatch, capsys):
     text = (DOCS / "getting_started.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

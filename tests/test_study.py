@@ -300,35 +300,38 @@ def test_a_language_without_neurons_enters_no_mean_and_no_verdict():
 
 
 def test_conditions_that_break_the_logits_are_counted():
-    from mwork_lens.findings import _whole
+    from mwork_lens.findings import without_score
 
     values = {("de", "random", i): (np.zeros(5), np.zeros(5)) for i in range(10)}
     values |= {("de", "own", -1): (np.full(5, -1.0), np.full(5, -2.0)), ("de", "other", -1): (np.full(5, np.nan),) * 2}
     scores = made_up(values)
-    assert "1 condition(s) gave non-finite logits" in " ".join(_whole(changes(scores), summarise(scores)))
+    assert "1 condition(s) gave non-finite logits" in " ".join(without_score(changes(scores)))
 
 
 @pytest.mark.parametrize(
     ("own", "english", "word"),
     [
-        ([0.5, 0.1, 0.1, 0.6, 0.6], [0.05, 0.3, 0.3, 0.2, 0.35], "more probable than the text's own language at layer 1 (30% against 10%)"),
-        ([0.5, 0.3, 0.3, 0.6, 0.6], [0.05, 0.1, 0.1, 0.2, 0.35], "No English pivot"),
+        ([0.5, 0.1, 0.1, 0.6, 0.6], [0.05, 0.3, 0.3, 0.2, 0.35],
+         "more probable than the text's own language at layer 1 (30% [28%, 32%] against 10% [8.0%, 12%])"),
+        ([0.5, 0.3, 0.3, 0.6, 0.6], [0.9, 0.1, 0.1, 0.2, 0.9], "No English pivot"),
+        ([0.5, 0.3, 0.3, 0.6, 0.6], [0.05, 0.1, 0.29, 0.2, 0.35], "overlap at layer 2 (29% [27%, 31%] against 30% [28%, 32%])"),
     ],
 )  # fmt: skip
-def test_the_pivot_is_looked_for_at_every_layer(own, english, word):
+def test_the_pivot_is_looked_for_at_every_inner_layer(own, english, word):
     from mwork_lens.findings import _lens
 
     rows = [
-        ("de", token, layer, mass[layer])
+        ("de", token, layer, mass[layer], mass[layer] - 0.02, mass[layer] + 0.02)
         for token, mass in (("de", own), ("en", english), ("shared", [0.1] * 5))
         for layer in range(5)
     ]
-    table = pd.DataFrame(rows, columns=["text_language", "token_language", "layer", "mass"])
+    table = pd.DataFrame(rows, columns=["text_language", "token_language", "layer", "mass", "mass_low", "mass_high"])
     said = " ".join(_lens(table, Stages.of(4, understanding=1, generation=1)))
     assert word in said
-    assert ("For single languages English is ahead of the text's own language in: de (layers 1, 2)" in said) == (
-        "at layer 1" in word
+    single = (
+        "ahead of the text's own language in: de (layers 1, 2); without overlap of the intervals in de (layers 1, 2)."
     )
+    assert (single in said) == ("at layer 1" in word)
 
 
 def test_what_must_fail_fails_before_the_folder_is_claimed(model, texts, tmp_path):
@@ -369,6 +372,7 @@ def stop_at(monkeypatch, module, name, after):
     monkeypatch.setattr(owner, name, stop)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_resumes_to_the_same_bits(model, texts, done, tmp_path, monkeypatch):
     """Stopped in the lens, in the detection, in the second language of the grid and in the report; each time it continues."""
     folder, resume = tmp_path / "s", False
@@ -514,6 +518,7 @@ def test_shuffled_languages_have_no_neurons_of_their_own(polyglot, one_by_one):
     assert sum(fake.values()) < 0.1 * sum(true.values())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*were truncated")
 def test_a_languages_own_neurons_hurt_it_more_than_any_random_set(polyglot, one_by_one):
     own = specific_of(polyglot, one_by_one)

@@ -657,6 +657,7 @@ def test_a_broken_circuitsvis_is_named(monkeypatch, tmp_path):
         circuitsvis_script.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # four documents are few
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     source = (Path(__file__).parents[1] / "docs" / "methods" / "views.md").read_text(encoding="utf-8")

@@ -125,6 +125,7 @@ def test_share_writes_the_matrix_and_the_groups(fresh):
     refused(call("facts", "share", fresh, "--metric", "exact"), "no column 'exact'")
 
 
+@pytest.mark.slow
 def test_neurons_and_trace(fresh, folder, model, corpus):  # noqa: F811
     refused(
         call("facts", "neurons", fresh, "--model", folder, "--minimum", 99), "no relation has 99 facts known (typed)"
@@ -194,6 +195,7 @@ def test_trace_needs_no_neurons_and_says_what_is_missing(fresh, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unknown to this model")
 def test_a_masked_model_and_facts_in_the_format_of_mlama(tmp_path):
     _, plain = planted_facts.encoder()

@@ -349,20 +349,22 @@ def test_rows_stand_beside_the_papers():
 
 
 def test_neurons_not_shared_with_english_spare_it_or_do_not():
-    """Own sets cost English 0.02 and the language 0.50: Delta is +0.48, all draws' is 0. Control: 0.02 in both, Delta 0."""
+    """All off cost English 0.30 and the language 0.50. The unshared: English 0.02, itself 0.50; or both less by 0.28: only the size."""
     sets = {"en": neurons(("q", 0, 0)), "de": neurons(("q", 0, 0), ("ffn", 1, 1))}
     unshared = script("unshared")
-    for change, verdict in ((-0.5, "yes"), (-0.02, "no")):
-        bench = Bench([scored(-0.5), scored(change), scored(-0.02)], tasks=[task("t")], consistent=sets)
+    for english, change, verdict in ((-0.02, -0.5, "yes"), (-0.02, -0.22, "no"), (-0.3, -0.5, "no")):
+        bench = Bench([scored(-0.5, -0.3), scored(change, english), scored(-0.02)], tasks=[task("t")], consistent=sets)
         unshared.run(bench)
         assert [line[1] for line in bench.lines] == ["all", "not shared", "shared"]
         assert [line[-1] for line in bench.lines] == ["–", verdict, "–"]
-        assert bench.lines[1][4] == "−0.02 [−0.02, −0.02]"
-        assert bench.lines[1][5] == common.interval(dict.fromkeys(("d", "d_low", "d_high"), change), "d", 2)
-        assert abs(float(bench.lines[1][6].split()[0].replace("−", "-")) - (-0.02 - change)) < 1e-9
+        for column, value, digits in ((4, english, 2), (5, change, 2), (-3, english + 0.3, 3), (-2, change + 0.5, 3)):
+            assert bench.lines[1][column] == common.interval(
+                dict.fromkeys(("d", "d_low", "d_high"), value), "d", digits
+            )
+        assert [bench.lines[at][-3] for at in (0, 2)] == ["–", "–"]
     p = bench.tables["grid"].query("neurons == 'specific'")
-    np.testing.assert_allclose(p["p_delta"], [0.25, 1, 1])
-    np.testing.assert_allclose(p["holm_delta"], [0.75, 1, 1])  # over the three sets, not each alone
+    np.testing.assert_allclose(p["p_delta"], [0.25, 0.25, 1])
+    np.testing.assert_allclose(p["holm_delta"], [0.75, 0.75, 1])  # over the three sets, not each alone
 
 
 def test_a_sweep_takes_every_stage_that_leaves_the_others_a_layer():

@@ -78,6 +78,7 @@ def test_shares_of_a_recipe_are_those_asked_for():
     assert sum(r.Recipe().shares().values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_tokens_have_their_languages_shares():
     kinds = {"understanding": 0.5, "reasoning": 0.5}  # every document has a label that tells its language
     counts = collections.Counter()

@@ -33,6 +33,7 @@ def documents(code: str, count: int, kinds=KINDS, plain=()):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", CODES)
 def test_every_generated_text_survives_the_tokenizer(code):
     for document in documents(code, 120):

@@ -41,6 +41,7 @@ def test_it_answers_what_a_passage_says(answered):
     assert others >= 0.65
 
 
+@pytest.mark.slow
 def test_it_calculates(answered):
     rows, _ = answered("reasoning", 20, ("en", "zh", "sw"))  # the best, the worst and the rarest
     assert rows["number"].mean() >= 0.85
