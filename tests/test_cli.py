@@ -1,6 +1,7 @@
 """The command line: what it writes, and one line instead of a traceback where something is wrong."""
 
 import importlib
+import json
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 from mwork_lens.cli import app
+from mwork_lens.cli.console import print_table
 from mwork_lens.detect.plnd import importances
 from mwork_lens.neurons import NeuronSet
 from mwork_lens.storage import load, load_run
@@ -167,6 +169,8 @@ def test_lens_prints_and_saves(folder, texts, tmp_path):
     assert set(table["documents"]) == {4}
     assert f"{table['mass'].iloc[0]:.2f}" in result.output
     assert load_run(out)["parameters"]["k"] == 5
+    (command,) = json.loads((tmp_path / "commands.json").read_text(encoding="utf-8"))
+    assert command["command"].endswith(f"--out {out}")
 
 
 def test_study_and_report(folder, texts, tmp_path):
@@ -183,6 +187,14 @@ def test_study_and_report(folder, texts, tmp_path):
     again = call("report", out)
     assert again.exit_code == 0, again.output
     assert (out / "report.html").read_bytes() == page
+
+
+def test_brackets_in_a_table_are_brackets(capsys):
+    """Rich would take them for markup: drop them, or fail on them."""
+    print_table("doctor: /x/m[/y]", ["[b]check"], [["shape [batch pos d_model]"], ["[/]"]])
+    printed = capsys.readouterr().out
+    for text in ("doctor: /x/m[/y]", "[b]check", "shape [batch pos d_model]", "[/]"):
+        assert text in printed
 
 
 def test_doctor_prints_verdicts(folder):
@@ -215,7 +227,7 @@ def test_doctor_fails_with_the_model():
         (["lens", "--model", "./nowhere"], ["error: no model folder nowhere: check the path"]),
         (["lens", "--out", "t.csv"], ["error: --out t.csv: a table is saved as .parquet, such as t.parquet"]),
         (["study", "--draws", "3"], ["error: draws=3: a claim against chance needs at least 10"]),
-        (["report", "/no/such/study"], ["error: /no/such/study holds no finished study: run `mwork-lens study"]),
+        (["report", "/no/such/study"], ["error: /no/such/study does not exist: give the folder that a command wrote"]),
     ],
 )
 def test_mistakes_are_one_line(words, parts, tmp_path, monkeypatch):

@@ -188,6 +188,11 @@ def test_no_neurons_and_nothing_measured():
     figure = deltas_plot(summary_table(grid))
     assert all(not t["x"] for t in figure["data"])
     assert "–" in list(texts(figure))
+    assert figure["layout"]["xaxis"]["range"] == [-1, 1], "zero stands in the middle"
+    assert "nothing to switch off" in list(texts(figure))
+    assert "range" not in figures()["deltas"]["layout"]["xaxis"]
+    nothing = overlap_plot(overlap_table(sets))["layout"]
+    assert (nothing["xaxis"]["range"], nothing["yaxis"]["range"]) == ([-0.5, 1.5], [1.5, -0.5]), "every cell has its place"
 
 
 def test_the_script_cannot_end_its_element():

@@ -5,22 +5,30 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import typer
-from test_plots import lens_table, neuron_sets
+from test_plots import TWO, grid_table, lens_table, neuron_sets, summary_table
 from test_report import Reader, fake_study, page, small_page
 from typer.testing import CliRunner
 
+import mwork_lens.cli
+from mwork_lens.analysis import layer_counts, overlap
 from mwork_lens.cli import app
+from mwork_lens.cli.activation import METHODS
+from mwork_lens.cli.console import print_study
+from mwork_lens.findings import findings, is_caution, pivot
 from mwork_lens.report import render
 from mwork_lens.report.answer import answer, cautions
 from mwork_lens.report.command import COMMANDS, commands, folder_of, recording, snippet
-from mwork_lens.report.folder import render_folder, write_folder_report
+from mwork_lens.report.folder import QUESTIONS, render_folder, write_folder_report
+from mwork_lens.stages import Stages
 from mwork_lens.storage import Run, save
+from mwork_lens.written import written_p
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>&"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -50,14 +58,14 @@ def summary(
     return pd.DataFrame([mine, chance]).assign(stage="all", structure="both", draws=10)
 
 
-def lens(*, english):
-    """Four states; English has this mass in the middle, and the text's own language 0.3."""
+def lens(*, english, half=0.03):
+    """Four states; English has this mass in the middle, and the text's own language 0.3, give or take `half`."""
     rows = [
-        ("fr", token, layer, mass)
+        ("fr", token, layer, mass, mass - half, mass + half)
         for token, inner in (("en", english), ("fr", 0.3))
         for layer, mass in enumerate((0.9, inner, inner, 0.1))
     ]
-    return pd.DataFrame(rows, columns=["text_language", "token_language", "layer", "mass"])
+    return pd.DataFrame(rows, columns=["text_language", "token_language", "layer", "mass", "mass_low", "mass_high"])
 
 
 def sentences(text):
@@ -71,7 +79,11 @@ def sentences(text):
         ({}, 0.1, "In part: ", "more than any of 10 matched random sets (−0.20 to 0.00, p = 0.09; 10 draws allow no smaller p)"),
         ({"delta_low": -0.1}, 0.5, "In part: ", "not shown to be the language’s own"),
         ({"p_delta": 0.3}, 0.1, "Not shown: ", "not shown to be the language’s own"),
-        ({"own": -0.1, "low": -0.3, "p": 0.6}, 0.1, "Not shown: ", "which is not more harm than every one of 10 matched random sets"),
+        ({"own": -0.1, "low": -0.15, "p": 0.6}, 0.1, "Not shown: ", "which is not more harm than every one of 10 matched random sets"),
+        ({"own": -0.5, "low": -1.1}, 0.1, "Not shown: ", "which is no harm, as the interval of the first is not below zero"),
+        ({"own": 0.01, "low": 0.006, "random": (0.02, 0.04), "english": 0.05, "delta": 0.04, "delta_low": 0.03}, 0.1, "Not shown: ",
+         "(a difference of Δ = +0.0400 [0.0300, 0.0500], p = 0.09), which is no harm, as the interval of the first is not below zero; beside it are "
+         "10 matched random sets (0.0200 to 0.0400,"),
         ({"own": np.nan}, 0.5, "Not tested in full: ", "no target language has specific neurons"),
     ],
 )  # fmt: skip
@@ -84,7 +96,7 @@ def test_the_answer_is_two_sentences_with_numbers_and_the_control(changes, engli
     assert second[0].isupper()
     pivot = "English is ahead" in second
     assert pivot == (english > 0.3)
-    assert ("at layer 1: 50% against 30%" if pivot else "at layer 1: 10% against 30%") in second
+    assert ("at layer 1: 50% [47%, 53%] against 30% [27%, 33%]" if pivot else "at layer 1: 10% against 30%") in second
     assert "nan" not in first + second
 
 
@@ -96,6 +108,78 @@ def test_the_answer_says_what_it_cannot_tell():
     first, second = answer(foreign[foreign["token_language"] != "en"], summary(own=np.nan))
     assert first.startswith("Not tested: ")
     assert second.startswith("The lens does not tell whether English is ahead")
+
+
+@pytest.mark.parametrize(
+    ("english", "half", "ahead"), [(0.31, 0.03, None), (0.29, 0.03, None), (0.31, 0.001, True), (0.29, 0.001, False)]
+)
+def test_english_is_ahead_or_behind_only_where_the_intervals_are_apart(english, half, ahead):
+    found = pivot(lens(english=english, half=half))
+    assert found.ahead is ahead
+    assert (found.layer, found.english[0], found.own) == (1, english, (0.3, 0.3 - half, 0.3 + half))
+    first, second = answer(lens(english=english, half=half), summary())
+    assert first.startswith({True: "Yes, by both signs: ", False: "In part: ", None: "In part: "}[ahead])
+    assert ("cannot be told whether English is ahead" in second) == (ahead is None)
+
+
+def test_the_pivot_is_where_it_can_be_told_and_inside():
+    """The embedding and the output do not count, and a layer with intervals apart comes before one with a larger gap."""
+    table = lens(english=0.4)
+    english = table["token_language"] == "en"
+    table.loc[english & (table["layer"] == 0), ["mass", "mass_low", "mass_high"]] = 1.0
+    assert pivot(table).layer == 1
+    table.loc[english & (table["layer"] == 1), ["mass", "mass_low", "mass_high"]] = (0.6, 0.2, 0.9)
+    assert pivot(table)[:3] == (True, 2, (0.4, 0.37, pytest.approx(0.43)))
+    table.loc[english & (table["layer"] == 2), ["mass", "mass_low", "mass_high"]] = (0.1, 0.05, 0.15)
+    assert pivot(table)[:2] == (None, 1), "behind at layer 2, but who knows at layer 1"
+    assert pivot(table[table["layer"] != 1]).layer is not None
+    assert pivot(table[table["layer"] > 1])[:2] == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"), [(-0.5, "the harm is specific to the language"), (0.01, "there is no harm that could be specific")]
+)
+def test_the_findings_say_of_harm_and_pivot_what_the_answer_says(own, said):
+    table = summary(own=own, low=own - 0.004, random=(0.02, 0.04), english=0.05, delta=0.05 - own, delta_low=0.04 - own)
+    grid = pd.DataFrame([
+        ("fr", "own", own, own + 0.004, 9), *(("fr", "random", x, np.nan, 9) for x in (0.02, 0.04)),
+    ], columns=["language", "neurons", "own", "own_high", "count"]).assign(stage="all", structure="both")  # fmt: skip
+    split = Stages.of(3, understanding=1, generation=1)
+    found = findings(lens(english=0.3), neuron_sets(("en", "fr"), empty=None), grid, table, split, {})
+    assert said in "".join(found)
+    assert any("Not harmed beyond every random control: fr" in x for x in found) == (own > 0)
+    first, second = answer(lens(english=0.3), table)
+    assert ("no harm" in first) == (own > 0)
+    assert "cannot be told" in second
+    assert any("Whether there is an English pivot cannot be told" in x for x in found)
+    start = re.search(r"changes its log-likelihood by (.*?) nats", first)[1]
+    assert f"by {start} nats per token" in "".join(found), "written alike"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(1 / 11, "0.09"), (0.25, "0.25"), (1.0, "1.00"), (0.01, "0.01"), (0.005, "0.005"), (0.001, "0.001"), (1 / 3000, "0.0003"),
+                    (float("nan"), "–")]
+)  # fmt: skip
+def test_a_small_p_is_not_zero(p, text):
+    assert written_p(p) == text
+
+
+def test_a_p_from_many_draws_is_the_same_everywhere(capsys):
+    study = fake_study()
+    own = study.summary["neurons"] == "own"
+    study.summary.loc[own, ["p_non_eng", "p_delta"]] = 0.001
+    study.summary["draws"] = 999
+    text = render(study)
+    assert "p = 0.001" in answer(study.lens, study.summary)[0]
+    assert text.count(">0.001<") > 20, "the table and the static figure"
+    assert (
+        json.loads(re.search(r'id="data-deltas">(.*?)</script>', text)[1])["layout"]["annotations"][1]["text"]
+        == "0.001"
+    )
+    print_study(study)
+    printed = capsys.readouterr().out
+    assert "0.001" in printed
+    assert "0.00 " not in text + printed
 
 
 def test_the_answer_of_the_page_is_that_of_the_tables():
@@ -114,13 +198,36 @@ def test_warnings_name_what_is_weak():
     for words in (
         "With 10 random draws no p can be below 0.09: 19 draws allow 0.05",
         "Documents are cut at 64 tokens: en 3 of 60.",
-        "No language-specific neurons: Chinese (zh).",
+        "No language-specific neuron was found for zh: nothing can be switched off there.",
         "1 document(s) of 'ru' could not be measured and are left out: r3.",
         "German (de) and Russian (ru) have identical texts",
         "few documents (en 8, de 8, ru 8, zh 8)",
         "The source tree was changed after the recorded commit",
     ):
-        assert words in found
+        assert found.count(words) == 1
+    study.findings = (*study.findings, *(line for line in found.split("\n") if is_caution(line)))
+    assert "\n".join(sorted(cautions(study, run))) == "\n".join(sorted(found.split("\n"))), "said once, whoever says it"
+
+
+def test_what_was_asked_for_is_said_where_nothing_could_be_switched_off():
+    grid = grid_table(TWO)
+    grid["count"] = 0
+    grid.iloc[:, 7:] = np.nan
+    sets = {language: s - s for language, s in neuron_sets(TWO).items()}
+    study = fake_study(
+        TWO, grid=grid, specific=sets, summary=summary_table(grid), counts=layer_counts(sets), overlap=overlap(sets)
+    )
+    run = dataclasses.replace(study.run, parameters={**study.run.parameters, "draws": 10})
+    assert "There are no random controls" in "".join(cautions(study, study.run.to_json())), (
+        "nobody asked, and there are none"
+    )
+    study.run = run
+    seen = " ".join("".join(Reader(render(study, interactive=False)).text).split())
+    assert "There are no random controls" not in seen
+    assert "With 10 random draws no p can be below 0.09" in seen
+    assert "beside neurons of another language and 10 random sets" in seen
+    assert "There is no p: nothing was switched off" in seen
+    assert not re.search("[Ww]ith – draws|– random|of – draws", seen)
 
 
 def test_a_study_without_weakness_says_so():
@@ -148,10 +255,10 @@ def test_the_snippet_gives_the_recorded_choices():
         {"en": facts, "de": facts},
         0,
     )
-    called = {}
+    called, held = {}, {language: SimpleNamespace(fingerprint="x") for language in ("en", "de")}
     fake = SimpleNamespace(
         load_model=lambda name, **how: called.update(model=(name, how)),
-        load_corpora=lambda *how, **more: called.update(corpora=(how, more)),
+        load_corpora=lambda *how, **more: called.update(corpora=(how, more)) or held,
         Stages=SimpleNamespace(of=lambda n, **parts: (n, parts)),
         study=lambda *given, **how: called.update(study=(given, how)),
     )
@@ -161,6 +268,9 @@ def test_the_snippet_gives_the_recorded_choices():
     assert called["corpora"] == (("embedded", ["en", "de"]), {"limit": 8})
     assert called["study"][0][2] == (8, {"understanding": 2, "generation": 3})
     assert called["study"][1]["settings"] == settings
+    held["de"].fingerprint = "of another shard"
+    with pytest.raises(SystemExit, match=r"not the documents of the recorded run: \['de'\]"):
+        exec(code.replace("import mwork_lens as mw", ""), {"mw": fake})
     assert snippet({**run.to_json(), "method": "lape"}) is None
     assert "given in memory" in snippet(dataclasses.replace(run, corpora={"en": {"source": "memory"}}).to_json())
     assert "corpora |= " in snippet(
@@ -201,7 +311,8 @@ def test_the_command_is_kept_where_it_wrote_and_nowhere_else(tmp_path):
     ("words", "folder"),
     [
         ("study", "mwork-study"), ("study --out q", "q"), ("perplexity n.safetensors --limit 4 --out q", "q"), ("experts prune q", "q"),
-        ("sensitivity q --draws 2", "q"), ("steer l --out=q", "q"), ("report q", None), ("doctor", None), ("lens", None), ("nothing", None),
+        ("sensitivity q --draws 2", "q"), ("steer l --out=q", "q"), ("report q", None), ("doctor", None), ("lens", None),
+        ("lens --out q/t.parquet", "q"), ("nothing", None),
         ("study --nonsense", None), ("study --help", None), ("", None),
     ],
 )  # fmt: skip
@@ -224,6 +335,7 @@ def folder(tmp_path):
             "dnll": [0.12345, np.nan] * 30,
             "count": [1234567, 2] * 30,
             "draws": 3,
+            "documents": [4, 40] * 30,
             "ok": True,
         }
     )
@@ -258,9 +370,10 @@ def test_any_folder_has_a_page(folder):
     seen = " ".join("".join(reader.text).split())
     for words in (
         "Whose neurons are off, and which language suffers?", "Method: other.", f"m {HOSTILE}", "the first 20 of 60 rows", "0.1235", "1,234,567",
-        "notes.txt", "rows.parquet is empty.", "with 3 random draws no empirical p can be below 0.25",
+        "notes.txt", "rows.parquet is empty.", "matrix.parquet: With 3 random draws no p can be below 0.25",
+        f"matrix.parquet rests on few documents ({HOSTILE} 4)",
         "English (en) and German (de) have identical texts",
-        "No command line was recorded", "No sentence was recorded", "matrix.parquet, neurons.safetensors", "2026-01-02",
+        "No command line was recorded", "matrix.parquet, neurons.safetensors", "2026-01-02",
     ):  # fmt: skip
         assert words in seen, words
     assert len(re.findall(r"<tr>", text[text.index("matrix.parquet</h3>") : text.index("rows.parquet</h3>")])) == 21
@@ -284,12 +397,19 @@ def test_the_command_line_writes_it(folder):
     assert write_folder_report(folder, folder / "deep" / "page.html").is_file()
 
 
-def test_findings_of_a_record_are_shown(folder):
-    (folder / "run.json").write_text(
-        json.dumps({"method": "trial", "findings": ["A is 3.", "Documents are cut at 9 tokens: en 1 of 2."]})
-    )
-    text = render_folder(folder)
-    assert text.index("<li>A is 3.") < text.index('id="warnings"') < text.index("<li>Documents are cut at 9 tokens")
+def test_the_first_run_of_a_folder_comes_first(folder):
+    """By time, whatever the files are called."""
+    late = Run("sensitivity", {}, {"name": "m"}, {}, 0, {}, None, "2026-03-02T00:00:00+00:00")
+    save(pd.DataFrame({"x": [1]}), folder / "a.parquet", late)
+    assert re.search(r"<h1>(\w+) of", render_folder(folder))[1] == "perplexity"
+
+
+def test_every_command_has_its_question():
+    written = set()
+    for path in (Path(mwork_lens.cli.__file__).parent).glob("*.py"):
+        written |= set(re.findall(r'Run\(\s*"([^"]+)"', path.read_text(encoding="utf-8")))
+    assert {"enhance", "lens", "experts prune"} <= written
+    assert written | {*METHODS, "partition"} <= {*QUESTIONS}
 
 
 def test_a_folder_without_a_run_says_what_is_there(tmp_path):
@@ -312,6 +432,12 @@ def test_a_folder_without_a_run_says_what_is_there(tmp_path):
     (tmp_path / "run.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"run.json holds a list, not the record of a run"):
         render_folder(tmp_path)
+    (tmp_path / "run.json").write_text('{"method": "x", "model": "m", "corpora": ["a"]}')
+    with pytest.raises(ValueError, match=r"run.json: 'model' is a str, not names and values .* it is foreign"):
+        render_folder(tmp_path)
+    (tmp_path / "run.json").write_text('{"method": "x", "corpora": ["a"]}')
+    with pytest.raises(ValueError, match=r"run.json: 'corpora' is a list, not names and values"):
+        render_folder(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "t.parquet").write_text("PAR1")
     with pytest.raises(ValueError, match=r"t.parquet is not a readable parquet table .* make it again"):
@@ -319,13 +445,20 @@ def test_a_folder_without_a_run_says_what_is_there(tmp_path):
 
 
 def test_figures_that_do_not_fit_are_named(folder, monkeypatch):
-    monkeypatch.setattr("mwork_lens.report.folder.FIGURES", 10)
+    size = (folder / "matrix.svg").stat().st_size
+    monkeypatch.setattr("mwork_lens.report.folder.FIGURES", size)
+    assert "Too large for this page" not in render_folder(folder), "bytes of the file, not of what it is written as"
+    monkeypatch.setattr("mwork_lens.report.folder.FIGURES", size - 1)
     text = render_folder(folder)
     assert "Too large for this page, and only in the folder: matrix.svg." in text
     assert "<img" not in text.replace("&lt;img", "")
-    monkeypatch.setattr("mwork_lens.report.folder.LIMIT", 1000)
+    monkeypatch.setattr("mwork_lens.report.page.LIMIT", 1000)
     with pytest.raises(ValueError, match=r"would have [\d,]+ bytes, more than 1,000: move figures out of the folder"):
         render_folder(folder)
+    with pytest.raises(
+        ValueError, match=r"this study would have [\d,]+ bytes, more than 1,000: leave out the interactive figures"
+    ):
+        render(fake_study(), interactive=False)
 
 
 # --- in a browser

@@ -55,19 +55,17 @@ def stop(message: str, code: int) -> NoReturn:
 
 def print_study(result: Any) -> None:
     """The summary table and the findings of a study."""
-
-    def interval(row: Any, name: str) -> str:
-        value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-        return "-" if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    from ..findings import change
+    from ..written import UNKNOWN, written_p
 
     rows = [
-        [row["stage"].replace("_", "-"), row["structure"], row["neurons"], f"{row['count']:.0f}", interval(row, "eng"), interval(row, "non_eng"),
-         interval(row, "delta"), "-" if row["p_delta"] != row["p_delta"] else f"{row['p_delta']:.2f}"]
+        [row["stage"].replace("_", "-"), row["structure"], row["neurons"], f"{row['count']:.0f}",
+         *(change(row, name, 3) if row[name] == row[name] else UNKNOWN for name in ("eng", "non_eng", "delta")), written_p(row["p_delta"])]
         for _, row in result.summary.iterrows()
     ]  # fmt: skip
     print_table(
         "Change of log-likelihood (nats per token) when neurons are off",
-        ["stage", "structure", "neurons", "n", "English", "other languages", "Delta", "p"],
+        ["stage", "structure", "neurons", "n", "English", "other languages", "Δ", "p"],
         rows,
     )
     for finding in result.findings:
@@ -75,13 +73,14 @@ def print_study(result: Any) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table as wide as the terminal, or 140 columns where there is none."""
+    """A table as wide as the terminal, or 140 columns where there is none; brackets in it are brackets, and no markup."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

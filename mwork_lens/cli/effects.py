@@ -63,6 +63,7 @@ def perplexity(
         from ..perplexity.tables import perplexity_matrix, selectivity
         from ..plots import perplexity_heatmap, write_svg
         from ..storage import Run, save
+        from ..written import written_p
 
         sets = load_sets(neurons)
         texts = take(load_corpora(corpora, codes(languages), limit=limit), part)
@@ -90,7 +91,8 @@ def perplexity(
         whole = rows[(rows["off"] == "all") & (rows["neurons"] == "own")].iloc[0]
         say(
             f"selectivity (diagonal minus the rest) {whole['selectivity']:+.3f} [{whole['selectivity_low']:+.3f}, {whole['selectivity_high']:+.3f}]; "
-            f"the diagonal is the largest harm in {whole['largest']:.0f} of {whole['rows']:.0f} rows; permutation p = {whole['p_permutation']:.4f}"
+            f"the diagonal is the largest harm in {whole['largest']:.0f} of {whole['rows']:.0f} rows; permutation "
+            f"p = {written_p(whole['p_permutation'])}"
         )
         say(f"tables and figure: {out}")
 
@@ -241,6 +243,7 @@ def geometry(
         from ..models import describe, load_model
         from ..plots import dominance_curves, retrieval_curves, similarity_curves, write_svg
         from ..storage import Run, save
+        from ..written import written_p
 
         if pool not in ("last", "mean"):
             raise ValueError(f"--pool {pool!r}: choose last or mean")
@@ -285,8 +288,8 @@ def geometry(
         if neurons is not None:
             row = tables["meeting"][tables["meeting"]["language"] == "all"].iloc[0]
             say(
-                f"neurons per layer against similarity: Spearman {row['rho']:+.2f}, p = {row['p']:.2f} over {row['layers']:.0f} layers, which are "
-                f"not independent; with so few, only |rho| of {row['detectable']:.2f} or more could be told from chance"
+                f"neurons per layer against similarity: Spearman {row['rho']:+.2f}, p = {written_p(row['p'])} over {row['layers']:.0f} layers, which "
+                f"are not independent; with so few, only |rho| of {row['detectable']:.2f} or more could be told from chance"
             )
         say(f"tables and figures: {out}")
 

@@ -257,7 +257,7 @@ def report(
             method = json.loads(record.read_text(encoding="utf-8"))["method"] if record.is_file() else None
         except (ValueError, KeyError, TypeError):
             method = None  # the page of a folder says what is wrong with it
-        if method == "study" or not folder.exists():
+        if method == "study":
             made = write_report(load_study(folder), folder / "report.html", interactive=interactive)
         else:
             made = write_folder_report(folder)

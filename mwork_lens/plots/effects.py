@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..stages import Stages
+from ..written import UNKNOWN, number, written_p
 from .parts import add_legend, require_columns
 from .style import GREY, INK, PALE, WIDTH, house_style, layers_name, make_figure, stage_name
 
@@ -132,9 +133,9 @@ def _delta_frame(
             axes.axhspan(y - 0.5, y + 0.5, color="#F6F6F6", linewidth=0, zorder=0)
         delta, p = (own[c].get((stage, structure), np.nan) for c in ("delta", "p_delta"))
         if np.isfinite(delta):
-            beside(y, f"{delta:+.3f}".replace("-", "−"), f"{p:.2f}" if np.isfinite(p) else "–")
+            beside(y, number(delta, signed=True), written_p(p))
         else:
-            beside(y, "–", "–")
+            beside(y, UNKNOWN, UNKNOWN)
         if (stage, structure) in empty:
             look = {"fontsize": 8.5, "color": GREY, "style": "italic"}
             axes.text(0.01, y, "nothing to switch off", transform=edge, ha="left", va="center", **look)

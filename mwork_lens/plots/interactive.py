@@ -47,11 +47,6 @@ def label(text: Any) -> str:
     return html.escape(str(text), quote=False)
 
 
-def number(value: float, digits: int = 3) -> str:
-    """`−0.123`; a dash for nan."""
-    return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
-
-
 def known(values: Any, digits: int = 5) -> list[float | None]:
     """Numbers fit for JSON: rounded, None where there is none."""
     return [round(float(value), digits) if np.isfinite(value) else None for value in np.asarray(values, float)]

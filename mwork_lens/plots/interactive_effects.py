@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..stages import Stages
+from ..written import interval, number, written_p
 from .effects import OTHER, OWN
-from .interactive import Figure, frame, known, label, note, number
+from .interactive import Figure, frame, known, label, note
 from .parts import require_columns
 from .style import GREY, INK, PALE, layers_name, stage_name
 
@@ -38,8 +39,8 @@ def deltas_plot(summary: pd.DataFrame, *, stages: Stages | None = None) -> Figur
         own = summary[(summary["stage"] == stage) & (summary["structure"] == structure) & (summary["neurons"] == "own")]
         delta, p = (float(own[c].iloc[0]) if len(own) else np.nan for c in ("delta", "p_delta"))
         beside = {"yref": "y", "xanchor": "left", "font": {"color": INK}}
-        layout["annotations"].append(note(number(delta), 1.0, y, xshift=12, **beside))
-        layout["annotations"].append(note(f"{p:.2f}" if np.isfinite(p) else "–", 1.0, y, xshift=70, **beside))
+        layout["annotations"].append(note(number(delta, signed=True), 1.0, y, xshift=12, **beside))
+        layout["annotations"].append(note(written_p(p), 1.0, y, xshift=70, **beside))
     for text, shift in (("Δ own", 12), ("p", 70)):
         layout["annotations"].append(note(text, 1.0, -0.1, yref="y", xanchor="left", xshift=shift, font={"color": INK}))
     for stage, y in heads.items():
@@ -51,6 +52,11 @@ def deltas_plot(summary: pd.DataFrame, *, stages: Stages | None = None) -> Figur
                        "zeroline": False, "fixedrange": True, "tickfont": {"color": INK}}  # fmt: skip
     layout["xaxis"] = {"title": {"text": "change of log-likelihood, nats per token (left of 0 = harm)"}, "gridcolor": PALE, "zeroline": True,
                        "zerolinecolor": INK, "zerolinewidth": 1, "tickfont": {"color": INK}}  # fmt: skip
+    if not np.isfinite(
+        summary[list(_LANES)].to_numpy(float)
+    ).any():  # plotly's own range for nothing lies aside of zero
+        layout["xaxis"] |= {"range": [-1, 1]}
+        layout["annotations"].append(note("nothing to switch off", 0.5, 0.5, font={"color": GREY}))
     return {"data": list(_traces(summary, places)), "layout": layout}
 
 
@@ -79,8 +85,8 @@ def _traces(summary: pd.DataFrame, places: dict[tuple[str, str], float]) -> Any:
             name = f"{_NAMES[neurons]}: {who}"
             span = "range of the draws" if neurons == "random" else "95% interval"
             hover = [
-                f"<b>{name}</b><br>{label(stage_name(r['stage']))}, {label(r['structure'])}: {number(r[lane])}"
-                f"<br>{span} [{number(r[f'{lane}_low'])}, {number(r[f'{lane}_high'])}]"
+                f"<b>{name}</b><br>{label(stage_name(r['stage']))}, {label(r['structure'])}: {number(r[lane], signed=True)}"
+                f"<br>{span} {interval(r[f'{lane}_low'], r[f'{lane}_high'])}"
                 for _, r in rows.iterrows()
             ]
             base = {"type": "scatter", "name": name, "hoverinfo": "text", "legendgroup": name}

@@ -107,8 +107,9 @@ def overlap_plot(table: pd.DataFrame) -> Figure:
         "constrain": "domain",
         "tickfont": {"color": INK},
     }
-    layout["xaxis"] = {**look, "ticktext": [label(x) for x in languages]}
-    layout["yaxis"] = {**look, "ticktext": names, "autorange": "reversed"}
+    # given, as plotly makes no room for cells where none has a number
+    layout["xaxis"] = {**look, "ticktext": [label(x) for x in languages], "range": [-0.5, size - 0.5]}
+    layout["yaxis"] = {**look, "ticktext": names, "range": [size - 0.5, -0.5]}
     top = max((v for row in values for v in row if v is not None), default=0.0)
     for i, j in np.ndindex(size, size):
         value = values[i][j]

@@ -10,31 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import findings as found
 from ..plots import language_name
-from ..plots.style import ENGLISH
-from .tables import interval, number, sensible_digits
+from ..written import number, percent, written_p
 
 FEW_DOCUMENTS = 20
 """Below this, intervals from resampling documents are rough."""
-LEVEL = 0.1
-"""Of p, for the harm to count as specific; the findings use the same."""
-CAUTIONS = (
-    "Documents are cut at ",
-    "could not be measured and are left out",
-    "gave non-finite logits and are left out",
-)
-"""How the findings begin or go on that are warnings."""
+FEW_DRAWS = 19
+"""Below this, p cannot reach 0.05."""
 
 
 def answer(lens: pd.DataFrame, summary: pd.DataFrame) -> tuple[str, str]:
     """Does the workflow hold? A sentence on the neurons, with the random control, and one on the English pivot of the lens.
 
-    Two signs are looked at, each on its own: neurons whose loss harms their language more than chance and more than English (Δ above zero with
-    its interval, p at most 0.1), and English ahead of the text's own language at some inner layer (averaged over languages). The first words
-    say how many of the two were seen.
+    Two signs are looked at, each on its own: neurons whose loss harms their language more than chance and more than English (`findings.harm`), and
+    English ahead of the text's own language at some inner layer, averaged over languages (`findings.pivot`). The first words say how many of the
+    two were seen.
 
     Args:
-        lens: Columns text_language, token_language, layer, mass.
+        lens: Columns text_language, token_language, layer, and mass with `_low` and `_high`.
         summary: What `summarise` returns.
     """
     specific, neurons = _neurons(summary)
@@ -51,77 +45,57 @@ def answer(lens: pd.DataFrame, summary: pd.DataFrame) -> tuple[str, str]:
 
 def _neurons(summary: pd.DataFrame) -> tuple[bool | None, str]:
     """Whether harm specific to the language is shown (None: not tested), and the sentence."""
-    whole = summary[(summary["stage"] == "all") & (summary["structure"] == "both")].set_index("neurons")
-    if "own" not in whole.index or not np.isfinite(whole.loc["own", "non_eng"]):
+    kind, o, r = found.harm(summary)
+    if kind == "untested":
         return (
             None,
             "no target language has specific neurons that could be switched off, so what they are good for was not measured.",
         )
-    o = whole.loc["own"]
-    digits = sensible_digits(whole.loc[["own"], "non_eng_low"], whole.loc[["own"], "non_eng_high"])
-
-    def change(name: str) -> str:
-        return f"{number(o[name], digits, signed=True)} {interval(o[f'{name}_low'], o[f'{name}_high'], digits)}"
-
+    digits = found.digits_of(o, "non_eng")
+    own, english, delta = (found.change(o, name, digits) for name in ("non_eng", "eng", "delta"))
     start = (
         f"switching off a language’s own neurons ({number(o['count'], 0)} on average) changes its log-likelihood by "
-        f"{change('non_eng')} nats per token and that of English by {change('eng')}"
+        f"{own} nats per token and that of English by {english}"
     )
-    r = whole.loc["random"] if "random" in whole.index else None
-    if r is None or not np.isfinite(r["non_eng"]) or not np.isfinite(o["p_non_eng"]):
+    if kind == "uncontrolled":
         return None, f"{start}, but there is no random control to compare with."
     draws = int(o["draws"])
     span = f"{number(r['non_eng_low'], digits)} to {number(r['non_eng_high'], digits)}"
     floor = f"; {draws} draws allow no smaller p" if np.isclose(o["p_non_eng"], 1 / (1 + draws)) else ""
-    chance = f"{draws} matched random sets ({span}, p = {_p(o['p_non_eng'])}{floor})"
-    difference = f"Δ = {change('delta')}, p = {_p(o['p_delta'])}"
-    if o["non_eng"] >= r["non_eng_low"]:
-        return False, f"{start} (a difference of {difference}), which is not more harm than every one of {chance}."
-    if o["delta_low"] > 0 and o["p_delta"] <= LEVEL:
-        return True, f"{start}, a harm of the language’s own ({difference}) and more than any of {chance}."
-    return False, f"{start}, more harm than any of {chance} but not shown to be the language’s own ({difference})."
-
-
-def _p(p: float) -> str:
-    return number(p, 2 if p >= 0.005 else 3)
+    chance = f"{draws} matched random sets ({span}, p = {written_p(o['p_non_eng'])}{floor})"
+    difference = f"Δ = {delta}, p = {written_p(o['p_delta'])}"
+    end = {
+        "none": f" (a difference of {difference}), which is no harm, as the interval of the first is not below zero; beside it are {chance}.",
+        "chance": f" (a difference of {difference}), which is not more harm than every one of {chance}.",
+        "shared": f", more harm than any of {chance} but not shown to be the language’s own ({difference}).",
+        "own": f", a harm of the language’s own ({difference}) and more than any of {chance}.",
+    }[kind]
+    return kind == "own", start + end
 
 
 def _pivot(lens: pd.DataFrame) -> tuple[bool | None, str]:
-    """Whether English is ahead at an inner layer (None: cannot be told), and the sentence without its first word."""
-    foreign = lens[lens["text_language"] != ENGLISH]
-    layers = sorted({*foreign["layer"]})[1:-1]
-
-    def curve(which: pd.Series) -> pd.Series:
-        return foreign[which].groupby("layer")["mass"].mean().reindex(layers)
-
-    gap = (english := curve(foreign["token_language"] == ENGLISH)) - (
-        own := curve(foreign["token_language"] == foreign["text_language"])
-    )
-    if not np.isfinite(gap.to_numpy(float)).any():
+    """Whether English is ahead at an inner layer (None: cannot be told), and the sentence."""
+    at = found.pivot(lens)
+    if at.layer is None:
         return (
             None,
             "the lens does not tell whether English is ahead in the inner layers: there is no such layer, or no English.",
         )
-    at = gap.idxmax()
-    numbers = f"at layer {int(at)}: {_percent(english[at])} against {_percent(own[at])}"
-    if gap[at] > 0:
+    numbers = f"at layer {at.layer}: {found.shares(at.english)} against {found.shares(at.own)}"
+    if at.ahead:
         return (
             True,
             f"under the logit lens English is ahead of the text’s own language inside, most {numbers} of the probability.",
         )
+    if at.ahead is None:
+        return None, (
+            "under the logit lens it cannot be told whether English is ahead of the text’s own language inside, as their intervals overlap "
+            f"(averaged over languages, {numbers} of the probability)."
+        )
     return False, (
         "under the logit lens English is at no inner layer ahead of the text’s own language, averaged over languages (it comes closest "
-        f"{numbers} of the probability), so there is no English pivot."
+        f"at layer {at.layer}: {percent(at.english[0])} against {percent(at.own[0])} of the probability), so there is no English pivot."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
-
-
-def is_caution(finding: str) -> bool:
-    """Whether a finding is a warning: something was cut, failed, or is left out."""
-    return finding.startswith(CAUTIONS[0]) or any(words in finding for words in CAUTIONS[1:])
 
 
 def cautions(study: Any, run: Mapping[str, Any]) -> list[str]:
@@ -131,35 +105,49 @@ def cautions(study: Any, run: Mapping[str, Any]) -> list[str]:
         study: A `Study`, or anything with its attributes.
         run: Its `Run`, as `to_json` gives it.
     """
-    return [
-        *_draws(study.summary),
-        *filter(is_caution, study.findings),
-        *_without(study.specific),
-        *_failed(getattr(study, "failures", None) or {}, study.findings),
+    every = [
+        *draws_cautions(draws_asked(study.summary, run)),
+        *filter(found.is_caution, study.findings),
+        *found.without_neurons(study.specific),
+        *found.left_out(getattr(study, "failures", None) or {}),
         *texts_cautions(run),
-        *_few(study.lens),
-        *_unmeasured(study.grid, study.findings),
+        *documents_cautions(study.lens, "Lens and scores rest"),
+        *found.without_score(study.grid),
         *source_cautions(run),
     ]
+    return list(dict.fromkeys(every))  # the findings say most of it already
 
 
-def _draws(summary: pd.DataFrame) -> Iterator[str]:
-    draws = summary["draws"].max()
-    if not np.isfinite(draws) or draws < 1:
+def draws_asked(summary: pd.DataFrame, run: Mapping[str, Any]) -> int:
+    """Random sets per cell: as the run was asked for, else as many as were measured, which is none where no language has neurons."""
+    draws = (run.get("parameters") or {}).get("draws", summary["draws"].max())
+    return int(draws) if np.isfinite(draws) else 0
+
+
+def draws_cautions(draws: int) -> Iterator[str]:
+    """That there are few random draws, or none."""
+    if draws < 1:
         yield "There are no random controls: nothing here can be told from chance."
-    elif draws < 19:
-        yield f"With {int(draws)} random draws no p can be below {1 / (1 + draws):.2f}: 19 draws allow 0.05, 99 allow 0.01."
+    elif draws < FEW_DRAWS:
+        yield f"With {draws} random draw{'s' * (draws > 1)} no p can be below {written_p(1 / (1 + draws))}: 19 draws allow 0.05, 99 allow 0.01."
 
 
-def _without(sets: Mapping[str, Any]) -> Iterator[str]:
-    if empty := [language_name(str(language)) for language, held in sets.items() if not len(held)]:
-        yield f"No language-specific neurons: {', '.join(empty)}. What has none cannot be switched off, and is in no mean."
+def documents_cautions(table: pd.DataFrame, what: str) -> Iterator[str]:
+    """That a table with a column of documents rests on few of them, by language where it has languages.
 
-
-def _failed(failures: Mapping[str, Any], said: tuple[str, ...]) -> Iterator[str]:
-    for language, names in failures.items():
-        if names and not any(f"of {language!r} could not be measured" in finding for finding in said):
-            yield f"{len(names)} document(s) of {language!r} could not be measured and are left out: {', '.join(list(names)[:5])}."
+    Args:
+        table: Any; one without the column gives nothing.
+        what: Subject and verb, such as `The scores rest`.
+    """
+    if "documents" not in table or not len(table) or not pd.api.types.is_numeric_dtype(table["documents"]):
+        return
+    by = next((column for column in ("text_language", "language") if column in table), None)
+    counts = (
+        table["documents"].groupby(table[by], sort=False).max() if by else pd.Series({"": table["documents"].max()})
+    )
+    if len(few := counts[counts.to_numpy(float) < FEW_DOCUMENTS]):
+        each = ", ".join(f"{language} {int(count)}".strip() for language, count in few.items())
+        yield f"{what} on few documents ({each}): intervals from resampling so few are rough."
 
 
 def texts_cautions(run: Mapping[str, Any]) -> Iterator[str]:
@@ -171,20 +159,6 @@ def texts_cautions(run: Mapping[str, Any]) -> Iterator[str]:
     for names in same.values():
         if len(names) > 1:
             yield f"{' and '.join(names)} have identical texts: differences between them mean nothing."
-
-
-def _few(lens: pd.DataFrame) -> Iterator[str]:
-    if "documents" in lens and len(lens):
-        documents = lens.groupby("text_language", sort=False)["documents"].max()
-        if len(few := documents[documents.to_numpy(int) < FEW_DOCUMENTS]):
-            each = ", ".join(f"{language} {int(count)}" for language, count in few.items())
-            yield f"Lens and scores rest on few documents ({each}): intervals from resampling so few are rough."
-
-
-def _unmeasured(grid: pd.DataFrame, said: tuple[str, ...]) -> Iterator[str]:
-    broken = int((np.isnan(grid["own"].to_numpy(float)) & (grid["count"].to_numpy(float) > 0)).sum())
-    if broken and not any(CAUTIONS[2] in finding for finding in said):
-        yield f"{broken} condition(s) with neurons to switch off have no score and are left out."
 
 
 def source_cautions(run: Mapping[str, Any]) -> Iterator[str]:

@@ -43,7 +43,8 @@ def recording(words: Sequence[str], folder: Path | None) -> Iterator[None]:
 
 
 def folder_of(group: Any, ctx: Any, words: list[str]) -> Path | None:
-    """The folder that a command writes to: its --out, else the folder it is given; None if it has neither, or the words are wrong.
+    """The folder that a command writes to: its --out, the one that holds the file of `lens --out`, else the folder it is given; None if it has none,
+    or the words are wrong.
 
     Args:
         group: The commands, a `typer.core.TyperGroup`.
@@ -62,7 +63,9 @@ def folder_of(group: Any, ctx: Any, words: list[str]) -> Path | None:
         return None
     places = {option.name: option.default for option in command.params if option.name in ("out", "folder")}
     place = given.get("out") or places.get("out") or (given.get("folder") if "out" not in places else None)
-    return Path(place) if isinstance(place, (str, Path)) else None
+    if not isinstance(place, (str, Path)):
+        return None
+    return Path(place).parent if command.name == "lens" else Path(place)
 
 
 def commands(folder: str | Path | None, parameters: Mapping[str, Any] | None = None) -> list[str]:
@@ -110,6 +113,7 @@ def snippet(run: Mapping[str, Any]) -> str | None:
         "",
         f"model = mw.load_model({model.get('name', 'organism')!r}{how})",
         *_corpora(corpora),
+        *_same_texts(corpora),
         f"settings = Settings({', '.join(f'{name}={value!r}' for name, value in choices.items())})",
     ]
     split = '"lens"'
@@ -131,6 +135,16 @@ def _corpora(corpora: Mapping[str, Any]) -> Iterator[str]:
         yield "corpora = {}"
         for language, facts in held.items():
             yield f"corpora |= mw.load_corpora({facts.get('source')!r}, [{language!r}], limit={facts.get('documents')!r})"
+
+
+def _same_texts(corpora: Mapping[str, Any]) -> Iterator[str]:
+    """Lines that stop where the texts are not the recorded ones: a source is recorded, but not which part of it was taken."""
+    hashes = {str(x): facts["hash"] for x, facts in corpora.items() if isinstance(facts, Mapping) and facts.get("hash")}
+    if hashes:
+        yield f"recorded = {hashes!r}"
+        yield "other = [language for language in recorded if corpora[language].fingerprint != recorded[language]]"
+        yield "if other:  # such as another part of the same source: see Corpus.shard and Corpus.split"
+        yield '    raise SystemExit(f"these are not the documents of the recorded run: {other}")'
 
 
 def _with(kept: list[dict[str, str]], line: str) -> list[dict[str, str]]:

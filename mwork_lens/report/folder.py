@@ -1,6 +1,6 @@
 """A page for the folder of any run: what was asked, the figures, the tables, who made them and how.
 
-A study has a page of its own (`report`); every other command leaves tables (`.parquet`), neuron sets (`.safetensors`) and figures (`.svg`), each
+A study has a page of its own (`study`); every other command leaves tables (`.parquet`), neuron sets (`.safetensors`) and figures (`.svg`), each
 table and each set with the `Run` that made it. That is all this page reads: nothing is computed, and no model is loaded.
 """
 
@@ -18,17 +18,18 @@ import numpy as np
 import pandas as pd
 
 from ..storage import load, load_run, write_text
-from .answer import is_caution, source_cautions, texts_cautions
-from .command import COMMANDS, commands, snippet
-from .page import LIMIT, day, documents, fill, keys, model_name, provenance
-from .tables import UNKNOWN, Cell, Row, Table, corpora_table, plain
+from ..written import UNKNOWN
+from .answer import documents_cautions, draws_cautions, source_cautions, texts_cautions
+from .command import COMMANDS, commands
+from .page import day, documents, fill, keys, model_name, provenance, within_limit
+from .tables import Cell, Row, Table, corpora_table, plain
 
 ROWS = 20
 """Rows of a table that the page shows."""
 COLUMNS = 24
 """Columns of a table that the page shows."""
 FIGURES = 4_000_000
-"""Bytes of all figures together; those that come after are named, not shown."""
+"""Bytes of all figure files together; those that come after are named, not shown."""
 
 QUESTIONS = {
     "lape": "Which FFN neurons fire for few languages only (LAPE), and how firm are the sets?",
@@ -49,6 +50,8 @@ QUESTIONS = {
     "facts probe": "How many facts does the model know in each language?",
     "facts share": "Which facts do languages know in common?",
     "facts neurons": "Which neurons does each known fact have, and do languages share them?",
+    "enhance": "What does training a language's neurons change, in its language and in others?",
+    "partition": "Which FFN units work together as an expert?",
     "facts trace": "Is a known fact written in the training text, and where else may it come from?",
 }
 """Method of a `Run` -> what it asks."""
@@ -60,7 +63,7 @@ class Held(NamedTuple):
     tables: dict[str, pd.DataFrame]
     figures: dict[str, bytes]
     runs: dict[str, dict[str, Any]]
-    """File -> its `Run`; `run.json` first, if there is one."""
+    """File -> its `Run`."""
     others: list[str]
 
 
@@ -80,7 +83,6 @@ def render_folder(folder: str | Path) -> str:
     main = made[0][1]
     methods = list(dict.fromkeys(str(run.get("method") or "") for _, run in made))
     asked = [QUESTIONS.get(method, f"Method: {method or 'not recorded'}.") for method in methods]
-    findings = [str(finding) for finding in main.get("findings") or ()]
     figures, left = _figures(held)
     corpora = next((run["corpora"] for _, run in made if run.get("corpora")), {})
     facts = [("Method", ", ".join(method or UNKNOWN for method in methods)), ("Model", model_name(main))]
@@ -92,8 +94,7 @@ def render_folder(folder: str | Path) -> str:
         made=f"A run with mwork_lens, {day(main)}",
         question=" ".join(dict.fromkeys(asked)),
         facts=facts,
-        findings=[finding for finding in findings if not is_caution(finding)],
-        warnings=[*filter(is_caution, findings), *_cautions(made, held, left)],
+        warnings=list(_cautions(made, held, left)),
         asked=[keys("Model" if i == 0 else f"Model ({i + 1})", model) for i, model in enumerate(_models(made))],
         corpora=corpora_table(corpora),
         figures=figures,
@@ -101,15 +102,11 @@ def render_folder(folder: str | Path) -> str:
         tables=[(f"{name}.parquet", *shown(table, name)) for name, table in held.tables.items()],
         others=", ".join(held.others),
         commands=commands(folder, main.get("parameters")),
-        snippet=snippet(main),
+        snippet=None,
         plotly="",
         provenance=[(name, [table for table in provenance(run) if table.caption != "Model"]) for name, run in made],
     )
-    if len(page.encode()) > LIMIT:
-        raise ValueError(
-            f"the page of {folder} would have {len(page.encode()):,} bytes, more than {LIMIT:,}: move figures out of the folder"
-        )
-    return page
+    return within_limit(page, str(folder), "move figures out of the folder")
 
 
 def write_folder_report(folder: str | Path, path: str | Path | None = None) -> Path:
@@ -196,6 +193,12 @@ def _record(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} holds a {type(found).__name__}, not the record of a run: it is foreign; run the command again"
         )
+    for part in ("parameters", "model", "corpora", "versions"):
+        if found.get(part) is not None and not isinstance(found[part], dict):
+            raise ValueError(
+                f"{path}: {part!r} is a {type(found[part]).__name__}, not names and values as in the record of a run: it is foreign; "
+                "run the command again, or point elsewhere"
+            )
     return found
 
 
@@ -217,7 +220,7 @@ def _run_of(path: Path) -> dict[str, Any]:
 
 
 def _distinct(runs: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(files, run) for each run; files that one run wrote belong together."""
+    """(files, run) for each run, the earliest first; files that one run wrote belong together."""
     files: dict[str, list[str]] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
@@ -228,8 +231,8 @@ def _distinct(runs: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[st
         )
         files.setdefault(key, []).append(name)
         found.setdefault(key, run)
-    for key, names in files.items():
-        yield ", ".join(names), found[key]
+    for key in sorted(files, key=lambda key: str(found[key].get("time") or "")):
+        yield ", ".join(files[key]), found[key]
 
 
 def _models(made: list[tuple[str, dict[str, Any]]]) -> list[Mapping[str, Any]]:
@@ -251,8 +254,9 @@ def _cautions(made: list[tuple[str, dict[str, Any]]], held: Held, left: list[str
         if not len(table):
             yield f"{name}.parquet is empty."
         draws = float(pd.to_numeric(table["draws"], errors="coerce").max()) if "draws" in table else np.nan
-        if 0 < draws < 19:
-            yield f"{name}.parquet: with {int(draws)} random draws no empirical p can be below {1 / (1 + draws):.2f}."
+        if np.isfinite(draws):
+            yield from (f"{name}.parquet: {sentence}" for sentence in draws_cautions(int(draws)))
+        yield from documents_cautions(table, f"{name}.parquet rests")
     if left:
         yield f"Too large for this page, and only in the folder: {', '.join(left)}."
 
@@ -261,11 +265,11 @@ def _figures(held: Held) -> tuple[list[dict[str, str]], list[str]]:
     """Figures as images inside the page (nothing in an image can run or load), and the names of those that did not fit."""
     figures, left, room = [], [], FIGURES
     for name, data in held.figures.items():
-        text = base64.b64encode(data).decode()
-        if len(text) > room:
+        if len(data) > room:
             left.append(f"{name}.svg")
             continue
-        room -= len(text)
+        room -= len(data)
+        text = base64.b64encode(data).decode()
         method = str(held.runs.get(f"{name}.parquet", next(iter(held.runs.values()))).get("method") or "")
         where = f"table {name}.parquet" if name in held.tables else "tables"
         alt = f"Figure {name} of the run ({method}). {QUESTIONS.get(method, '')} Its numbers are in the {where} below."

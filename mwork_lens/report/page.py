@@ -30,6 +30,22 @@ def fill(**context: Any) -> str:
     return environment.from_string(ours("report.html.j2")).render(**parts, **context)
 
 
+def within_limit(page: str, what: str, cure: str) -> str:
+    """The page, if it is no larger than `LIMIT`.
+
+    Args:
+        page: Its text.
+        what: Whose page it is.
+        cure: What makes it smaller.
+
+    Raises:
+        ValueError: It is larger.
+    """
+    if (size := len(page.encode())) > LIMIT:
+        raise ValueError(f"the page of {what} would have {size:,} bytes, more than {LIMIT:,}: {cure}")
+    return page
+
+
 def digest(script: str) -> str:
     """The hash by which a page's content security policy lets a script of ours run, and no other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()

@@ -1,18 +1,19 @@
-"""One self-contained HTML page for a study, or for the folder of any other run (`report_folder`).
+"""One self-contained HTML page for a study; `folder` makes that of any other run.
 
 The page needs no network and no file beside it; a content security policy forbids what it does not need. Without JavaScript it is complete:
 figures are inline SVG, which is also what prints. With it, tables sort and figures have an interactive version, drawn by plotly, whose script is
-in the page once. The answer comes first, in two sentences; every number after it has its interval and its control, and what could not be measured is
-a dash. Everything that comes from data is escaped. The same study gives the same page, byte for byte.
+in the page once. The answer comes first, in two sentences. Changes, shares and probabilities in tables and figures have their intervals, and effects
+their random control beside them; counts and overlaps have neither. What could not be measured is a dash. Everything that comes from data is escaped.
+The same study gives the same page, byte for byte.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 
+from ..findings import is_caution
 from ..neurons import NeuronSet
 from ..plots import deltas, language_name, layer_counts, lens_curves, overlap_heatmap, require_columns, svg
 from ..plots.interactive import DARK, bundle, lens_plot
@@ -21,10 +22,11 @@ from ..plots.interactive_neurons import counts_plot, overlap_plot
 from ..plots.style import layers_name, stage_name
 from ..stages import Stages
 from ..storage import Run, write_text
-from .answer import answer, cautions, is_caution
+from ..written import UNKNOWN
+from .answer import answer, cautions, draws_asked
 from .command import commands, snippet
-from .page import day, documents, fill, keys, model_name, provenance, short
-from .tables import UNKNOWN, corpora_table, counts_table, language_tables, summary_table
+from .page import day, documents, fill, keys, model_name, provenance, short, within_limit
+from .tables import corpora_table, counts_table, language_tables, summary_table
 
 _ENDS = ("", "_low", "_high")
 _GRID = ["language", "stage", "structure", "neurons", "of", "draw", "count",
@@ -56,7 +58,7 @@ def render(study: Any, *, interactive: bool = True) -> str:
         interactive: With plotly's script (4.8 MB) and the interactive figures; without, the page has a tenth of the size.
 
     Raises:
-        ValueError: A table is empty or lacks a column; the message names them.
+        ValueError: A table is empty or lacks a column, which the message names; the page would be too large.
     """
     from markupsafe import Markup
 
@@ -65,12 +67,13 @@ def render(study: Any, *, interactive: bool = True) -> str:
     require_columns(study.counts, ["language", "site", "layer", "count", "width"], "counts", "analysis.layer_counts")
     figures = {name: Markup(svg(figure)) for name, figure in _figures(study).items()}  # matplotlib escaped it
     run = study.run.to_json()
-    return fill(
+    draws = draws_asked(study.summary, run)
+    page = fill(
         kind="study",
         title=f"How does {model_name(run)} handle many languages?",
         made=f"A study with mwork_lens, {day(run)}",
         model=model_name(run),
-        facts=_facts(study, run),
+        facts=_facts(study, run, draws),
         answer=answer(study.lens, study.summary),
         findings=[finding for finding in study.findings if not is_caution(finding)],
         warnings=cautions(study, run),
@@ -85,13 +88,15 @@ def render(study: Any, *, interactive: bool = True) -> str:
         last=study.stages.n_layers,
         counts=counts_table(study.counts, study.stages),
         summary=summary_table(study.summary),
-        draws=_draws(study.summary),
+        draws=draws,
+        tested=bool(study.summary["p_delta"].notna().any()),
         languages=[(language_name(language), table) for language, table in language_tables(study.grid)],
         single=study.grid["language"].nunique() == 1,
         asked=keys("Model", run["model"]) if run.get("model") else None,
         provenance=[table for table in provenance(run) if table.caption != "Model"],
         corpora=corpora_table(run.get("corpora") or {}),
     )
+    return within_limit(page, "this study", "leave out the interactive figures (interactive=False, --no-interactive)")
 
 
 def write_report(study: Any, path: str | Path, *, interactive: bool = True) -> Path:
@@ -130,19 +135,14 @@ def _plots(study: Any) -> dict[str, Any]:
     }
 
 
-def _facts(study: Any, run: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(study: Any, run: Mapping[str, Any], draws: int) -> list[tuple[str, str]]:
     """The study at a glance, under the title."""
     facts = [
         ("Layers", str(study.stages.n_layers)),
         ("Languages", ", ".join(map(str, study.counts["language"].unique()))),
         *([("Documents", f"{count:,}")] if (count := documents(run)) else []),
-        ("Random controls", _draws(study.summary)),
+        ("Random controls", str(draws or UNKNOWN)),
     ]
     if parameters := (run.get("model") or {}).get("parameters"):
         facts.insert(0, ("Parameters", short(int(parameters))))
     return facts
-
-
-def _draws(summary: pd.DataFrame) -> str:
-    draws = summary["draws"].max()
-    return f"{int(draws)}" if np.isfinite(draws) and draws else UNKNOWN

@@ -1,4 +1,4 @@
-"""The tables of the page, and how a number, an interval and a recorded value are written there.
+"""The tables of the page, and how a recorded value is written there.
 
 What could not be measured is a dash, in every table.
 """
@@ -17,9 +17,7 @@ from ..plots import language_name
 from ..plots.style import stage_name
 from ..sites import SITES
 from ..stages import Stages
-
-UNKNOWN = "–"
-"""What stands where there is no number."""
+from ..written import UNKNOWN, interval, number, sensible_digits, written_p
 
 _STRUCTURES = {"attention": "attention", "ffn": "FFN", "both": "both"}
 _CONDITIONS = {"own": "own", "other": "another’s", "random": "random"}
@@ -53,8 +51,8 @@ def summary_table(summary: pd.DataFrame) -> Table:
     digits = sensible_digits(own["non_eng_low"], own["non_eng_high"])
 
     def row(found: Any) -> list[Cell]:
-        known = found["neurons"] != "random"
-        p = [_probability(found[column]) if known else _n("") for column in ("p_non_eng", "p_delta")]
+        tested = found["neurons"] == "own"  # the others are what it is compared with
+        p = [_n(written_p(found[column])) if tested else _n("") for column in ("p_non_eng", "p_delta")]
         measured = _measured(found, ("non_eng", "eng", "delta"), digits)
         return [Cell(_CONDITIONS.get(found["neurons"], found["neurons"])), _count(found["count"]), *measured, *p]
 
@@ -126,28 +124,6 @@ def corpora_table(corpora: Mapping[str, Any]) -> Table | None:
         values = (facts.get(column) for column in columns)
         rows.append(Row([Cell(language_name(str(language)), "h"), *(Cell(plain(value)) for value in values)]))
     return Table([Cell("language"), *(Cell(column) for column in columns)], rows, "Texts")
-
-
-def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """A number for people: a true minus sign, no sign on what rounds to zero, a dash for nan."""
-    if not np.isfinite(value):
-        return UNKNOWN
-    text = f"{abs(value):,.{digits}f}"
-    sign = "−" if value < 0 else "+" if signed else ""
-    return (sign if text.strip("0.,") else "") + text
-
-
-def interval(low: float, high: float, digits: int = 3) -> str:
-    """`[low, high]`; a dash if either is unknown."""
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return UNKNOWN
-    return f"[{number(low, digits)}, {number(high, digits)}]"
-
-
-def sensible_digits(low: pd.Series, high: pd.Series) -> int:
-    """Decimals for a column of estimates: two significant digits of the typical half-width of their intervals, between 2 and 5."""
-    half = ((high - low).abs() / 2).replace(0, np.nan).median()
-    return int(np.clip(1 - np.floor(np.log10(half)), 2, 5)) if np.isfinite(half) else 3
 
 
 def plain(value: Any) -> str:
@@ -225,7 +201,3 @@ def _n(text: str) -> Cell:
 def _count(value: float) -> Cell:
     """How many neurons; a mean over languages has one decimal if it is not whole."""
     return _n(number(value, 0 if not np.isfinite(value) or float(value).is_integer() or value >= 100 else 1))
-
-
-def _probability(value: float) -> Cell:
-    return _n(number(value, 2) if not 0 < value < 0.005 else number(value, 3))
