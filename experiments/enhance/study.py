@@ -185,7 +185,7 @@ def climb(first: float, score: Callable[[float], float]) -> dict[float, float]:
                     tried[RATES[near]] = score(RATES[near])
                 except NotFinite:
                     tried[RATES[near]] = float("inf")
-        best = RATES.index(min(tried, key=lambda r: tried[r]))
+        best = RATES.index(min(tried, key=lambda r: (tried[r], r)))  # of rates that all diverge the lowest
         if best == at:
             return tried
         at = best

@@ -136,6 +136,16 @@ def test_where():
         t.where(lambda i: False)
 
 
+def test_what_a_task_says_is_every_prompt_with_each_choice_or_else_each_answer():
+    chosen = replace(task([item("c", choices=("yes c", "no c"))]), how="choose", metric="accuracy")
+    assert chosen.corpus("en").texts == ("Prompt c: yes c", "Prompt c: no c")
+    free = task([item("a", answers=("x", "y")), item("b", "zh")])
+    assert dict(free.corpus("en").documents()) == {"a-0": "Prompt a: x", "a-1": "Prompt a: y"}
+    assert free.corpus("zh").texts == ("Prompt b:yes b",)
+    with pytest.raises(ValueError, match="no items in 'fr'"):
+        free.corpus("fr")
+
+
 def test_fingerprint_sees_what_is_asked_and_nothing_else():
     t = parallel(2)
     same = replace(t, items=tuple(replace(i, meta={"split": "test"}) for i in t.items))
