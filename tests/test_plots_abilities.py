@@ -1,5 +1,7 @@
 """The figures of the abilities say what the tables say."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,3 +124,22 @@ def test_curves_are_the_table_in_the_order_of_x():
         np.testing.assert_allclose(lines["random d_eng"].get_ydata(), english.sort_values("layers")["d_eng"])
         assert panel.get_ylabel() == "change of nats"
     assert svg(panels[0].figure) == svg(sweep_curves(table, "layers", unit="nats")[0].figure)
+
+
+@pytest.mark.parametrize(("kinds", "entries"), [(KINDS, 5), (("specific", "random"), 3)])
+def test_the_legend_has_what_the_figure_has(kinds, entries):
+    table = grid()
+    (legend,) = ability_deltas(table[table["neurons"].isin(kinds)])[0].figure.legends
+    assert len(legend.get_texts()) == entries
+
+
+def test_tick_labels_of_small_changes_do_not_touch():
+    table = grid()
+    columns = [name for name in table if name.startswith("d_")]
+    table[columns] *= 1e-3
+    panels = ability_deltas(table)
+    panels[0].figure.draw_without_rendering()
+    for panel in panels:
+        spans = [tick.get_window_extent() for tick in panel.get_xticklabels() if tick.get_text()]
+        spans = sorted((span.x0, span.x1) for span in spans)
+        assert all(end < start for (_, end), (start, _) in pairwise(spans))

@@ -38,6 +38,8 @@ def ability_deltas(
     Raises:
         ValueError: The table is empty or lacks a column; too few axes.
     """
+    from matplotlib.ticker import MaxNLocator
+
     edges = [f"{lane}{end}" for lane in _LANES for end in ("", "_low", "_high")]
     require_columns(table, ["task", "row", "neurons", *edges], "ability", "ability_grid")
     tasks, rows = unique(table, "task"), unique(table, "row")
@@ -56,10 +58,11 @@ def ability_deltas(
             panel.spines["left"].set_visible(False)
             panel.set_ylim(len(rows) - 0.5, -0.5)
             panel.grid(axis="x", color=PALE, linewidth=0.6)
+            panel.xaxis.set_major_locator(MaxNLocator(4))  # small changes have long numbers
             panel.set_title(task)
         label_axes(panels, f"change of {unit} (left of 0 = harm)", "", own=axes is None)
         if axes is None:
-            panels[0].figure.legend(handles=_handles(), loc="outside upper center", ncols=3)
+            panels[0].figure.legend(handles=_handles(unique(table, "neurons")), loc="outside upper center", ncols=3)
     return panels
 
 
@@ -155,20 +158,25 @@ def _columns(axes: Any, count: int, height: float) -> list[Any]:
     return list(grid[:count])
 
 
-def _handles() -> list[Any]:
+def _handles(kinds: Sequence[str]) -> list[Any]:
+    """Of the kinds of neurons that the table has."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     def point(marker: str, colour: str, face: str, label: str) -> Line2D:
         return Line2D([], [], color=colour, marker=marker, markersize=5, markerfacecolor=face, label=label)
 
-    return [
-        point("o", OWN, OWN, "own neurons off: the languages"),
-        point("o", OWN, "white", "own neurons off: English"),
-        Patch(facecolor=_BAND, label="random neurons off: range of the draws"),
+    own = [point("o", OWN, OWN, "own neurons off: the languages"), point("o", OWN, "white", "own neurons off: English")]
+    others = [
         point("D", OTHER, OTHER, "another language's: the languages"),
         point("D", OTHER, "white", "another language's: English"),
     ]
+    made = {
+        "specific": own,
+        "random": [Patch(facecolor=_BAND, label="random neurons off: range of the draws")],
+        "other": others,
+    }
+    return [handle for kind in made if kind in kinds for handle in made[kind]]
 
 
 def _sweep_handles() -> list[Any]:
