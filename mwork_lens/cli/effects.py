@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .activation import MOMENTS, NEURONS, STRATA
+from .activation import MOMENTS, NEURONS
 from .console import guarded, print_table, say, warn
 from .options import (
     MODEL,
@@ -32,6 +32,7 @@ from .options import (
     numbers,
     take,
 )
+from .seen import warn_seen
 
 
 @app.command()
@@ -66,8 +67,9 @@ def perplexity(
         from ..written import written_p
 
         sets = load_sets(neurons)
-        texts = take(load_corpora(corpora, codes(languages), limit=limit), part)
-        _warn_seen(neurons, texts)
+        whole = load_corpora(corpora, codes(languages), limit=limit)
+        texts = take(whole, part)
+        warn_seen(neurons, texts, whole)
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
         chosen = {language: sets[language] for language in sets if language in texts}
         if lost := [language for language in sets if language not in texts]:
@@ -103,28 +105,6 @@ def _range(cell: Any) -> str:
     if not len(cell) or not cell["random_low"].notna().iloc[0]:
         return "-"
     return f"{cell['random_low'].iloc[0]:+.3f} to {cell['random_high'].iloc[0]:+.3f}"
-
-
-def _warn_seen(neurons: Path, texts: Any) -> None:
-    """Say so when texts are among those the neurons were found on: by name where the documents are kept beside them, else as a whole."""
-    from ..storage import load, load_run
-
-    found_on = load_run(neurons).get("corpora", {})
-    kept = load(neurons.parent / STRATA) if (neurons.parent / STRATA).exists() else {}
-    same = [
-        language
-        for language, corpus in texts.items()
-        if found_on.get(language) == corpus.facts()
-        or (
-            language in kept
-            and found_on.get(language, {}).get("source") == corpus.source
-            and set(kept[language].documents) & set(corpus.ids)
-        )
-    ]
-    if same:
-        warn(
-            f"texts of {', '.join(same)} are among those the neurons were found on: score others (--corpora), or another --part"
-        )
 
 
 @app.command()
@@ -170,8 +150,9 @@ def steer(
         if identify not in ("lingua", "script"):
             raise ValueError(f"--identify {identify!r}: choose lingua or script")
         sets, moments = load_sets(folder / NEURONS), load(folder / MOMENTS)
-        texts = take(load_corpora(corpora, None, limit=limit), part)
-        _warn_seen(folder / NEURONS, texts)
+        whole = load_corpora(corpora, None, limit=limit)
+        texts = take(whole, part)
+        warn_seen(folder / NEURONS, texts, whole)
         if source not in texts:
             raise ValueError(f"--source {source!r}: there are texts in {', '.join(texts)}")
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)

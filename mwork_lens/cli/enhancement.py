@@ -27,6 +27,10 @@ from .options import (
     codes,
     load_sets,
 )
+from .seen import warn_seen
+
+DELTA = "delta.safetensors"
+"""File of a finished delta; `enhance.run.DELTA`, without what that imports."""
 
 
 @app.command()
@@ -60,6 +64,7 @@ def enhance(
     """Train the neurons of one language and nothing else, on two thirds of its texts; evaluate every language on the last third."""
 
     def run() -> None:
+        import pandas as pd
         import torch
 
         from ..corpora import load_corpora
@@ -68,7 +73,7 @@ def enhance(
         from ..enhance import enhance as train
         from ..evaluate import difference, evaluate
         from ..models import describe, load_model
-        from ..storage import Run, save
+        from ..storage import Run, content_hash, save
 
         if part not in ("in", "out", "both"):
             raise ValueError(f"--part {part!r}: choose in, out or both")
@@ -79,27 +84,33 @@ def enhance(
         if language not in texts:
             raise ValueError(f"no texts of {language!r} in {corpora}: there are {', '.join(texts)}")
         parts = {x: corpus.split() for x, corpus in texts.items()}
-        held = {x: rest for x, (_, rest) in parts.items()}
+        trained, held = parts[language][0], {x: rest for x, (_, rest) in parts.items()}
+        warn_seen(neurons, held, texts)
         loaded = load_model(model, revision=revision, dtype=dtype, device=device, device_map=device_map)
+        exported = export is not None and _exported(export, loaded, out / "own" / DELTA if resume else None)
         settings = Training(rate, epochs, batch, accumulation, length=length, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         arms = {"own": sets[language]} | {
             f"random {i}": matched_random(sets[language], generator=generator) for i in range(draws)
         }
-        before, tables = evaluate(loaded, held, length=length), []
+        before, tables, deltas = evaluate(loaded, held, length=length), [], {}
         for name, units in arms.items():
-            delta = train(
-                loaded, parts[language][0], units, settings, part=part, out=out / name.replace(" ", "-"), resume=resume
-            )
+            folder = out / name.replace(" ", "-")
+            delta = deltas[name] = train(loaded, trained, units, settings, part=part, out=folder, resume=resume)
             with delta.applied(loaded):
                 tables.append(difference(evaluate(loaded, held, length=length), before, seed=seed).assign(neurons=name))
-            if name == "own" and export is not None:
-                delta.export(loaded, export)
-            say(f"{name}: {delta.changed:,} of {delta.size:,} numbers changed; {out / name.replace(' ', '-')}")
-        import pandas as pd
-
+            say(f"{name}: {delta.changed:,} of {delta.size:,} numbers changed; {folder}")
         table = pd.concat(tables, ignore_index=True)
-        parameters = {"neurons": str(neurons), "language": language, "rate": rate, "epochs": epochs, "part": part}
+        parameters = {
+            "neurons": str(neurons),
+            "neurons_hash": content_hash(list(map(list, sets[language]))),
+            "language": language,
+            "part": part,
+            "draws": draws,
+            **{name: getattr(settings, name) for name in ("rate", "epochs", "batch", "accumulation", "length")},
+            "trained": {language: trained.facts()},
+            "scored": {x: corpus.facts() for x, corpus in held.items()},
+        }
         made = Run("enhance", parameters, describe(loaded), {x: c.facts() for x, c in texts.items()}, seed)
         save(table, out / "changes.parquet", made)
         print_table(
@@ -108,9 +119,32 @@ def enhance(
             [[name, *map(_cell, rows.to_dict("records"))] for name, rows in table.groupby("neurons", sort=False)],
         )
         if export is not None:
-            say(f"the trained model: {export}")
+            if not exported:
+                deltas["own"].export(loaded, export)
+            say(f"the trained model: {export}{' (there already)' if exported else ''}")
 
     guarded(run, resumable=True)
+
+
+def _exported(export: Path, model: Any, finished: Path | None) -> bool:
+    """Whether `export` holds the trained model already; any other folder that is not empty is refused, before anything is trained.
+
+    Args:
+        export: Where the trained model is to be written.
+        model: The one that is trained.
+        finished: Where the delta of a run that is gone on with would be; None for a new run.
+    """
+    from ..models import fingerprint, load_model
+    from ..plain import require_new
+    from ..storage import load
+
+    if finished is not None and finished.exists() and (export / "config.json").is_file():
+        with load(finished).applied(model):
+            trained = fingerprint(model)
+        if fingerprint(load_model(str(export))) == trained:
+            return True
+    require_new(export, model.tokenizer)
+    return False
 
 
 def _cell(row: dict[str, Any]) -> str:

@@ -136,7 +136,7 @@ def _kept(folder: Path, key: str, resume: bool) -> Delta | None:
             )
         if not resume:
             raise ValueError(
-                f"{folder} holds this very run: pass resume=True to go on with it, or choose another folder"
+                f"{folder} holds this very run: pass resume=True (--resume) to go on with it, or choose another folder"
             )
         if (folder / DELTA).exists():
             return load(folder / DELTA)

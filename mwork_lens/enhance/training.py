@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..corpora import Corpus, Tokens, batches, encode, warn_truncated
 from ..plain import tensors_of
+from ..progress import hidden
 from ..tokens import pad
 from .slices import Place, Slice
 
@@ -158,7 +159,7 @@ def _trainer(
     module: nn.Module, plain: Any, model: Any, encoded: list[list[int]], training: Training, texts: Mapping[str, list[Tokens]],
     place: Path, *, baseline: bool, keep: bool, progress: bool,
 ) -> Any:  # fmt: skip
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
     bos = model.tokenizer.bos_token_id
 
@@ -201,6 +202,12 @@ def _trainer(
                     {"step": state.global_step, "nll": {k: _nll(module, v, plain.device) for k, v in texts.items()}}
                 )
 
+    class Bar(ProgressCallback):
+        """The bar alone: the log is kept, not printed."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            pass
+
     def collate(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
         tokens = pad([row["ids"] for row in rows], "", [""] * len(rows), bos=bos)
         return {
@@ -214,12 +221,12 @@ def _trainer(
         learning_rate=training.rate, num_train_epochs=training.epochs, lr_scheduler_type=training.schedule, warmup_steps=training.warmup,
         weight_decay=training.weight_decay, max_grad_norm=training.clip, seed=training.seed, data_seed=training.seed,
         logging_steps=1, save_strategy="steps" if keep else "no", save_steps=training.save_every, save_total_limit=1, eval_strategy="no",
-        report_to="none", disable_tqdm=not progress, use_cpu=plain.device.type == "cpu", dataloader_pin_memory=False, remove_unused_columns=False,
+        report_to="none", disable_tqdm=True, use_cpu=plain.device.type == "cpu", dataloader_pin_memory=False, remove_unused_columns=False,
         logging_nan_inf_filter=False,
     )  # fmt: skip
     data: Any = [{"ids": ids} for ids in encoded]
-    trainer = Stopping(module, settings, collate, data, callbacks=[Watch()])
-    trainer.remove_callback(PrinterCallback)  # the log is kept, not printed
+    trainer = Stopping(module, settings, collate, data, callbacks=[Watch(), *([] if hidden(progress) else [Bar()])])
+    trainer.remove_callback(PrinterCallback)  # what Hugging Face has where its own bar is off
     return trainer
 
 

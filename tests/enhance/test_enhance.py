@@ -1,6 +1,7 @@
 """Enhancement: what is trained, what is not, and that a delta goes on and comes off exactly."""
 
 import copy
+from dataclasses import replace
 from unittest import mock
 
 import jaxtyping
@@ -178,6 +179,20 @@ def test_it_learns_its_documents_and_the_log_says_so():
     assert [row for row in known.facts["log"] if "nll" in row] == rows[1:]
 
 
+def test_a_bar_is_all_that_is_shown(monkeypatch, capfd):
+    """Hugging Face would print every loss beside it; TQDM_DISABLE hides it."""
+    model, bar = load("llama"), mock.MagicMock()
+    monkeypatch.setattr("transformers.trainer_callback.tqdm", bar)
+    for disabled, progress, shown in (("0", True, 1), ("1", True, 0), ("0", False, 0)):
+        monkeypatch.setenv("TQDM_DISABLE", disabled)
+        bar.reset_mock()
+        enhance(model, corpus(2), some(model), replace(QUICK, epochs=1, accumulation=1), progress=progress)
+        assert bar.call_count == shown
+        assert bar.return_value.update.call_count == shown, "one step"
+        assert not bar.return_value.write.called
+        assert "loss" not in "".join(capfd.readouterr())
+
+
 def test_accumulating_is_a_larger_batch():
     model, texts = load("llama"), corpus(8)
     whole = Training(rate=1e-3, epochs=1, batch=4, accumulation=1, length=16, schedule="constant", warmup=0.0)
@@ -207,7 +222,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path):
     with mock.patch.object(Slices, "forward", failing), pytest.raises(Stopped):
         enhance(model, texts, some(model), training, out=tmp_path / "parts", **options)
     assert (tmp_path / "parts" / "checkpoints").is_dir()
-    with pytest.raises(ValueError, match="holds this very run: pass resume=True"):
+    with pytest.raises(ValueError, match=r"holds this very run: pass resume=True \(--resume\)"):
         enhance(model, texts, some(model), training, out=tmp_path / "parts", **options)
     again = enhance(model, texts, some(model), training, out=tmp_path / "parts", resume=True, **options)
     assert all(torch.equal(whole.after[key], again.after[key]) for key in whole.units)
