@@ -251,6 +251,19 @@ def test_runs_that_do_not_compare():
         repeatability(one, Outcome({"b": noise()}, {"b": sets}))
     with pytest.raises(ValueError, match="the two runs of 'a' hold other languages"):
         repeatability(one, Outcome({"a": {"en": noise()["en"]}}, {"a": sets}))
+    two = Outcome({"b": noise(), "a": noise()}, {"b": sets, "a": sets})
+    swapped = Outcome(dict(reversed(two.scores.items())), dict(reversed(two.chosen.items())))
+    pd.testing.assert_frame_equal(repeatability(two, swapped), repeatability(two, two))
+    narrow = {x: {"ffn": found["ffn"]} for x, found in noise().items()}
+    with pytest.raises(
+        ValueError, match=r"'a' scores site 'q' of 'en' in only one of the two runs \(.*\): run both with the same"
+    ):
+        repeatability(one, Outcome({"a": narrow}, {"a": sets}))
+    short = {x: {**found, "ffn": found["ffn"][:, :-1]} for x, found in noise().items()}
+    with pytest.raises(
+        ValueError, match=r"site 'ffn' of 'en' as \[layer, width\] \[3, 40\] in one run and \[3, 39\] in the other"
+    ):
+        repeatability(one, Outcome({"a": short}, {"a": sets}))
     apart = repeatability(one, Outcome({"a": noise(50)}, {"a": top(noise(50))}))
     assert apart["spearman"].abs().max() < 0.25
     assert (apart["p"] > 0.01).all()

@@ -38,6 +38,7 @@ from mwork_lens.views.labels import (
     visible,
 )
 from mwork_lens.views.page import _json, circuitsvis_script, component_text, plain_values
+from mwork_lens.written import number
 
 TEXT = "w3 w14 w15 w9 w26 w5"
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> <b>& \"'> w3"
@@ -418,6 +419,14 @@ def test_top_tokens_are_those_of_a_plain_search(organism):
     assert "0: ffn layer 2 unit 5; 1: ffn layer 6 unit 167" in view.html
 
 
+def test_a_byte_that_is_a_character_has_one_name(organism):
+    """The organism's tokenizer has no line end but as a byte."""
+    ids, labels = text_labels(organism.tokenizer, "a\n")
+    assert organism.tokenizer.convert_ids_to_tokens(ids[-1]) == "<0x0A>"
+    assert visible(token_name(organism.tokenizer, ids[-1])) == labels[-1].shown == "⏎"
+    assert token_name(organism.tokenizer, organism.tokenizer.convert_tokens_to_ids("<0xE0>")) == "<0xE0>"
+
+
 def test_top_tokens_of_bytes_are_characters(organism):
     """A character that the organism does not know is three tokens; each is shown as a part of it."""
     neurons = mw.NeuronSet.of([("ffn", 3, 5)], {"ffn": (8, mw.sites.width(organism, "ffn"))})
@@ -429,7 +438,13 @@ def test_top_tokens_of_bytes_are_characters(organism):
 def test_top_tokens_say_what_they_leave_out(llama, neurons):
     corpora = {"de": mw.Corpus("de", (TEXT,)), "zh": mw.Corpus("zh", ("w7 w8",))}
     view = top_tokens_view(llama, {"de": neurons, "zh": neurons - neurons}, corpora, most=3)
-    assert "Shown are the first 3 neurons of each set, of German (de) 4." in view.notes
+    assert "Shown are the 3 neurons of each set with the largest activations, of German (de) 4." in view.notes
+    assert "none below zero" in view.notes[0]
+    seen = [mw.record(llama, document(llama, c.texts[0], 64).ids, ["ffn", "z"]) for c in corpora.values()]
+    least = min(neurons, key=lambda n: max(float(x[n.site, n.layer][0, 1:, n.index].abs().max()) for x in seen))
+    assert least in list(neurons)[:3], "the first three are others"
+    shown = [f"{n.site} layer {n.layer} unit {n.index}" for n in neurons if n != least]
+    assert "; ".join(f"{i}: {name}" for i, name in enumerate(shown)) in view.html
     assert "No neurons: Chinese (zh)." in view.notes
     assert len(view.props["topkVals"][1][0]) == 2  # as many as there are types
 
@@ -468,6 +483,10 @@ def test_changes_are_those_of_two_plain_runs(llama, neurons, measure):
     assert float(view.props["values"][:, 0].abs().max()) > 1e-3
     assert len(view.props["tokens"]) == len(expected)
     assert "<s>, is given" in view.notes[0]
+    # the change has a scale of its own, and the two values have one in common, so that equal numbers have one colour
+    largest = expected.abs().amax(0).tolist()
+    assert view.props["positiveBounds"] == pytest.approx([largest[0], *[max(largest[1:])] * 2], rel=1e-5)
+    assert view.props["negativeBounds"] == [-bound for bound in view.props["positiveBounds"]]
     # negative control: an edit that changes nothing
     same = edit_view(llama, TEXT, mw.scale(neurons, 1.0), measure=measure).props["values"]
     assert not same[:, 0].any()
@@ -484,7 +503,11 @@ def test_a_change_that_is_no_number_is_counted(llama, neurons, monkeypatch):
     monkeypatch.setattr(sys.modules["mwork_lens.views.edits"], "forward", broken)
     view = edit_view(llama, TEXT, mw.zero(neurons))
     assert "1 token has no finite change and no colour." in view.notes
+    values = view.props["values"][:, 0]
+    assert f"Mean {number(float(values[values.isfinite()].mean()), 4, signed=True)}." in view.notes[0]
     assert "NaN" not in fragment([view]).split("CircuitsVis.render")[-1]
+    monkeypatch.setattr(sys.modules["mwork_lens.views.edits"], "forward", lambda *given: forward(*given) * torch.nan)
+    assert "Mean –." in edit_view(llama, TEXT, mw.zero(neurons)).notes[0]
 
 
 # --- pages

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..capture import forward
 from ..edits import Edit, applied
 from ..tokens import Tokens
+from ..written import number
 from .labels import Document, document
 from .page import View, component_text
 
@@ -57,10 +58,13 @@ def edit_view(
         after = _values(model, read, measure)
     before = _values(model, read, measure)
     change = after - before
-    scale = max(float(change[change.isfinite()].abs().max()) if bool(change.isfinite().any()) else 0.0, 1e-6)
+    finite = change[change.isfinite()]
+    mean = number(float(finite.mean()) if len(finite) else float("nan"), 4, signed=True)
+    scales = [_largest(change), *[_largest(torch.cat([before, after]))] * 2]
     first = read.labels[0].shown
     notes = [
-        f"Change of each token's {_MEASURES[measure]}: blue is more likely with the edit, red less. Mean {float(change.mean()):+.3g}. "
+        f"Change of each token's {_MEASURES[measure]}: blue is more likely with the edit, red less. Mean {mean}. "
+        "Without and with the edit the two have one scale of their own. "
         f"Point at a token for its values. The first token, {first}, is given, not predicted."
     ]
     if unknown := int((~change.isfinite()).sum()):
@@ -69,8 +73,8 @@ def edit_view(
         "tokens": [component_text(label.shown) for label in read.labels[1:]],
         "values": torch.stack([change, before, after], dim=1),
         "labels": ["change", "without edit", "with edit"],
-        "positiveBounds": [scale] * 3,
-        "negativeBounds": [-scale] * 3,
+        "positiveBounds": scales,
+        "negativeBounds": [-scale for scale in scales],
     }
     return View(
         title,
@@ -80,6 +84,11 @@ def edit_view(
         rtl=read.rtl,
         height=min(900, 380 + 2 * read.ids.shape[1]),
     )
+
+
+def _largest(values: Float[Tensor, " pos"]) -> float:
+    """The largest absolute value that is finite; a little above zero if none is."""
+    return max([1e-6, *values[values.isfinite()].abs().tolist()])
 
 
 def _values(model: Any, read: Document, measure: Measure) -> Float[Tensor, " pos"]:

@@ -200,12 +200,11 @@ def readable(data: bytes) -> str:
 
 
 def token_name(tokenizer: Any, token: int) -> str:
-    """A token on its own: its characters, `<0xE0>` for a byte, `[5000]` for an id that the tokenizer does not have."""
+    """A token on its own: its characters, `<0xE0>` for a byte that is none, `[5000]` for an id that the tokenizer does not have."""
     if token >= len(tokenizer):
         return f"[{token}]"
-    piece = tokenizer.convert_ids_to_tokens(token)
-    if token in tokenizer.all_special_ids or (isinstance(piece, str) and _BYTE.fullmatch(piece)):
-        return piece
+    if token in tokenizer.all_special_ids:
+        return tokenizer.convert_ids_to_tokens(token)
     return readable(piece_bytes(tokenizer, token)) or f"[{token}]"
 
 

@@ -1,7 +1,8 @@
 """The tokens that fire each neuron most, with circuitsvis's `TopkTokens`.
 
 A token type counts once per language, with its largest activation there. The component colours by a number between 0 and 1: it is given that
-activation over the neuron's largest absolute activation in any of the languages, and the real one stands beside the token. BOS is left out.
+activation over the neuron's largest absolute activation in any of the languages, and the real one stands beside the token. Below zero there is no
+colour. BOS is left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +47,7 @@ def top_tokens_view(
         neurons: One set, or a set per language, as a detector returns.
         corpora: The texts to look through, per language.
         k: Tokens with the largest and with the smallest activation that are listed.
-        most: Neurons of each set at most, the first in the order of the set.
+        most: Neurons of each set at most: those with the largest absolute activation in these texts, in the order of the set.
         size: Documents per batch.
         length: Tokens per document at most.
         title: The heading.
@@ -64,10 +65,16 @@ def top_tokens_view(
         raise ValueError(f"k={k}: give at least 1 token per neuron")
     require_most(most)
     sets = neurons if isinstance(neurons, Mapping) else {"": neurons}
-    chosen = {name: require_neurons(model, one)[:most] for name, one in sets.items() if one or len(sets) == 1}
+    chosen = {name: require_neurons(model, one) for name, one in sets.items() if one or len(sets) == 1}
     if not chosen:
         raise ValueError(f"all {len(sets)} neuron sets are empty: there is nothing to look at")
-    flat = list(dict.fromkeys(neuron for found in chosen.values() for neuron in found))
+    if any(len(found) > most for found in chosen.values()):
+        every = _distinct(chosen)
+        texts = (tokens for corpus in corpora.values() for tokens in batches(corpus, model, size=size, length=length))
+        peaks = dict(zip(every, _peaks(model, every, texts), strict=True))
+        best = {name: {*sorted(found, key=lambda n: -peaks[n])[:most]} for name, found in chosen.items()}
+        chosen = {name: [neuron for neuron in found if neuron in best[name]] for name, found in chosen.items()}
+    flat = _distinct(chosen)
     tops = {
         language: _top_types(model, flat, batches(corpus, model, size=size, length=length), corpus, k)
         for language, corpus in corpora.items()
@@ -100,10 +107,13 @@ def top_tokens_view(
         props["tokens"].append(words)
     left = [f"{text_name(name)} {len(sets[name]):,}" for name in chosen if len(chosen[name]) < len(sets[name])]
     notes = [
-        "The number beside a token is its largest activation in the texts; colour is that over the neuron's largest in any language."
+        "The number beside a token is its largest activation in the texts; colour is that over the neuron's largest in any language, "
+        "and there is none below zero."
     ]
     if left:
-        notes.append(f"Shown are the first {most} neurons of each set, of {', '.join(left).strip()}.")
+        notes.append(
+            f"Shown are the {most} neurons of each set with the largest activations, of {', '.join(left).strip()}."
+        )
     if gone := [text_name(name) for name in sets if name not in chosen]:
         notes.append(f"No neurons: {', '.join(gone)}.")
     return View(
@@ -157,6 +167,19 @@ def _top_types(model: Any, chosen: Sequence[Neuron], given: Iterable[Tokens], co
             name = labels[number][pos].shown
         top.names[token, column] = name
     return top
+
+
+def _distinct(chosen: Mapping[str, Sequence[Neuron]]) -> list[Neuron]:
+    """The neurons of all sets, each once."""
+    return list(dict.fromkeys(neuron for found in chosen.values() for neuron in found))
+
+
+def _peaks(model: Any, every: Sequence[Neuron], given: Iterable[Tokens]) -> list[float]:
+    """The largest absolute activation of each neuron."""
+    largest = torch.zeros(len(every))
+    for tokens in given:
+        largest = torch.maximum(largest, activations(model, every, tokens).abs().amax(0))
+    return largest.tolist()
 
 
 def _keys(chosen: Mapping[str, Sequence[Neuron]]) -> str:
