@@ -161,7 +161,7 @@ def summary(rows: pd.DataFrame) -> dict[str, Any]:
             }  # fmt: skip
     tested = [one for one in found.values() if "p" in one]
     for one, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
-        one |= {"p": round(one["p"], 5), "holm": round(float(p), 5)}
+        one |= {"p": float(f"{one['p']:.2g}"), "holm": float(f"{p:.2g}")}
     return found
 
 
