@@ -116,7 +116,7 @@ _HOME = {
     "Effects": "causal",
     "ablation_effects": "causal",
     "trial": "trial",
-    "repeatability": "trial",
+    "repeatability": "repeatability",
     "enhance": "enhance.run",
     "Training": "enhance.training",
     "Delta": "enhance.delta",
@@ -175,7 +175,8 @@ def __dir__() -> list[str]:
 
 
 class _Vocabulary(ModuleType):
-    """`capture`, `measure`, `evaluate`, `study`, `trial`, `enhance` and `doctor` are functions of the package, though files have the same names.
+    """`capture`, `measure`, `evaluate`, `study`, `trial`, `repeatability`, `enhance` and `doctor` are
+    functions of the package, though files have the same names.
 
     The import system binds a submodule to its package whenever anything imports it; here the function stays what the name means.
     """
@@ -224,6 +225,7 @@ if TYPE_CHECKING:
     from .neurons import NeuronSet, jaccard
     from .perplexity.scores import perplexity_scores, share_scores
     from .perplexity.tables import perplexity_matrix, selectivity, share_curve
+    from .repeatability import repeatability
     from .robustness.agreement import agreement
     from .robustness.sensitivity import sensitivity
     from .robustness.stability import selection_frequency
@@ -245,7 +247,7 @@ if TYPE_CHECKING:
     from .tasks.task import Item, Task
     from .tasks.xcopa import xcopa
     from .tasks.xquad import xquad
-    from .trial import repeatability, trial
+    from .trial import trial
     from .views.attention import attention_view
     from .views.edits import edit_view
     from .views.lens import lens_view

@@ -36,7 +36,7 @@ import torch
 from scipy.stats import false_discovery_control
 
 from .causal import Effects
-from .detect.listing import Outcome, Scores
+from .detect.listing import Scores
 from .evaluate import resample
 from .neurons import NeuronSet
 from .rankings import Cells, auroc, average_precision, flat, interval, spearman
@@ -50,10 +50,6 @@ TRIAL = (
     "ap_chance", "chosen", "precision_chance", "precision_p", "precision_q",
 )  # fmt: skip
 """Columns of `trial`: one row a detector, language and target."""
-REPEATABILITY = (
-    "detector", "language", "sites", "spearman", "within", "first", "second", "shared", "jaccard", "jaccard_chance", "p", "q",
-)  # fmt: skip
-"""Columns of `repeatability`: one row a detector and language."""
 TARGETS = ("own", "specific", "magnitude")
 
 
@@ -142,58 +138,6 @@ def corrected(table: pd.DataFrame, p: str = "precision_p", *, by: str | None = "
     for _, one in tested.groupby(families):
         q[one.index] = false_discovery_control(one)
     return table.assign(**{f"{p.removesuffix('p')}q": q})
-
-
-def repeatability(first: Outcome, second: Outcome) -> pd.DataFrame:
-    """How alike detectors are on two samples of texts, or under two seeds.
-
-    Args:
-        first: What `detect` found on one half of the documents, say.
-        second: And on the other.
-
-    Returns:
-        Columns `REPEATABILITY`: rank correlation of the scores (`within` layers and sites, too), sizes of the two selections, their Jaccard index,
-        that expected of random sets with the same number in each layer and site, and the one-sided p of the overlap; `q`: p corrected over all rows.
-
-    Raises:
-        ValueError: They hold other detectors, languages or sites; shapes that differ; sets of different models.
-    """
-    if set(first.scores) != set(second.scores):
-        raise ValueError(f"the two runs hold other detectors: {', '.join(first.scores)} and {', '.join(second.scores)}")
-    rows = []
-    for name, by_language in first.scores.items():
-        if set(by_language) != set(second.scores[name]):
-            raise ValueError(f"the two runs of {name!r} hold other languages: run both on the same")
-        for language, values in by_language.items():
-            _require_alike(name, language, values, second.scores[name][language])
-        overlap = agreement({"first": first.chosen[name], "second": second.chosen[name]})
-        total = overlap[overlap["level"] == "total"].set_index("language")
-        for language, values in by_language.items():
-            common = tuple(site for site in SITES if site in values)
-            cells = Cells(tuple(values[site].shape for site in common))
-            one, two = flat(values, common), flat(second.scores[name][language], common)
-            row = total.loc[language]
-            sizes = (row["size_a"], row["size_b"], row["shared"], row["jaccard"], row["jaccard_chance"], row["p"])
-            correlation = float(spearman(two[None], one)[0]), float(cells.within(two[None], one)[0])
-            rows.append((name, language, ", ".join(common), *correlation, *sizes))
-    return corrected(pd.DataFrame(rows, columns=[name for name in REPEATABILITY if name != "q"]), "p", by=None)
-
-
-def _require_alike(
-    name: str, language: str, first: Mapping[Site, torch.Tensor], second: Mapping[Site, torch.Tensor]
-) -> None:
-    """Refuse two runs of a detector that do not score the same neurons of a language."""
-    if lone := sorted({*first} ^ {*second}):
-        raise ValueError(
-            f"detector {name!r} scores site {lone[0]!r} of {language!r} in only one of the two runs ({', '.join(first)} and {', '.join(second)}): "
-            "run both with the same sites"
-        )
-    for site, values in first.items():
-        if values.shape != second[site].shape:
-            raise ValueError(
-                f"detector {name!r} scores site {site!r} of {language!r} as [layer, width] {list(values.shape)} in one run and "
-                f"{list(second[site].shape)} in the other: take both from one model"
-            )
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,9 @@ def test_no_neurons_and_nothing_measured():
     assert "nothing to switch off" in list(texts(figure))
     assert "range" not in figures()["deltas"]["layout"]["xaxis"]
     nothing = overlap_plot(overlap_table(sets))["layout"]
-    assert (nothing["xaxis"]["range"], nothing["yaxis"]["range"]) == ([-0.5, 1.5], [1.5, -0.5]), "every cell has its place"
+    assert (nothing["xaxis"]["range"], nothing["yaxis"]["range"]) == ([-0.5, 1.5], [1.5, -0.5]), (
+        "every cell has its place"
+    )
 
 
 def test_the_script_cannot_end_its_element():

@@ -14,7 +14,8 @@ from test_rankings import naive_ap, naive_auroc
 from mwork_lens.causal import Effects
 from mwork_lens.detect.listing import Outcome
 from mwork_lens.neurons import NeuronSet
-from mwork_lens.trial import REPEATABILITY, TRIAL, corrected, repeatability, trial
+from mwork_lens.repeatability import REPEATABILITY, repeatability
+from mwork_lens.trial import TRIAL, corrected, trial
 
 LANGUAGES, LAYERS, WIDTH = ("en", "de", "zh"), 3, 40
 

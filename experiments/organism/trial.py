@@ -30,10 +30,11 @@ import mwork_lens as mw
 from mwork_lens.causal import Effects, ablation_effects, plan
 from mwork_lens.detect.listing import Outcome, contrasted, detect, detectors
 from mwork_lens.evaluate import prepare
+from mwork_lens.repeatability import repeatability
 from mwork_lens.robustness.agreement import agreement
 from mwork_lens.storage import Run, save, write_json, write_text
 from mwork_lens.tokens import Tokens
-from mwork_lens.trial import TARGETS, corrected, repeatability, trial
+from mwork_lens.trial import TARGETS, corrected, trial
 
 ATTENTION_TOO = ("PLND", "PLND (released)", "first order", "attribution", "attribution (signed)")
 

@@ -9,7 +9,8 @@ import torch
 from mwork_lens.causal import ablation_effects
 from mwork_lens.corpora import Corpus
 from mwork_lens.detect.listing import Detector, contrasted, detect, detectors
-from mwork_lens.trial import REPEATABILITY, repeatability, trial
+from mwork_lens.repeatability import REPEATABILITY, repeatability
+from mwork_lens.trial import trial
 
 LANGUAGES = ("en", "de", "zh")
 
