@@ -228,7 +228,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(means: pd.DataFrame, path: Path) -> None:
     """Change of NLL over documents, a line per arm; a row per language, columns target, English, others."""
-    from mwork_lens.plots.style import house_style, language_name, make_figure, write_svg
+    from mwork_lens.plots.style import house_style, make_figure, write_svg
 
     colours = {"own": "#009E73", "random": "#8A8A8A", "all": "#D55E00", "lora": "#0072B2"}
     labels = {
@@ -257,8 +257,8 @@ def draw(means: pd.DataFrame, path: Path) -> None:
                     )
                     panel.plot(part["documents"], part[name], color=colour, marker="o", markersize=3, label=labels[arm])
                 panel.axhline(0, color="#222222", linewidth=0.8)
-                of = {"target": "its own test texts", "english": "English ones", "others": "those of the others"}[name]
-                panel.set_title(f"{language_name(language)} trained: {of}")
+                of = {"target": "in itself", "english": "in English", "others": "in the others"}[name]
+                panel.set_title(f"{language} trained: {of}")
                 panel.set_xscale("log")
                 panel.set_xticks(list(means["documents"].unique()), [str(x) for x in means["documents"].unique()])
                 panel.minorticks_off()
