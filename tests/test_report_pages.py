@@ -426,18 +426,15 @@ def test_a_folder_without_a_run_says_what_is_there(tmp_path):
         render_folder(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"a.txt is a file: give the folder"):
         render_folder(tmp_path / "a.txt")
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run.json is not readable JSON .* run the command again"):
-        render_folder(tmp_path)
-    (tmp_path / "run.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"run.json holds a list, not the record of a run"):
-        render_folder(tmp_path)
-    (tmp_path / "run.json").write_text('{"method": "x", "model": "m", "corpora": ["a"]}')
-    with pytest.raises(ValueError, match=r"run.json: 'model' is a str, not names and values .* it is foreign"):
-        render_folder(tmp_path)
-    (tmp_path / "run.json").write_text('{"method": "x", "corpora": ["a"]}')
-    with pytest.raises(ValueError, match=r"run.json: 'corpora' is a list, not names and values"):
-        render_folder(tmp_path)
+    for record, message in (
+        ("{", r"run.json is not readable JSON .* run the command again"),
+        ("[1]", r"run.json holds a list, not the record of a run"),
+        ('{"method": "x", "model": "m", "corpora": ["a"]}', r"run.json: 'model' is a str, not names and values .* it is foreign"),
+        ('{"method": "x", "corpora": ["a"]}', r"run.json: 'corpora' is a list, not names and values"),
+    ):  # fmt: skip
+        (tmp_path / "run.json").write_text(record)
+        with pytest.raises(ValueError, match=message):
+            render_folder(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "t.parquet").write_text("PAR1")
     with pytest.raises(ValueError, match=r"t.parquet is not a readable parquet table .* make it again"):
